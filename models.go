@@ -1,0 +1,63 @@
+package twiliosync
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+)
+
+// SyncV1ServiceSyncStreamStreamMessage is a Stream Message as Sync answers it:
+// the schema sync.v1.service.sync_stream.stream_message of Twilio's OpenAPI
+// description.
+//
+// Source: https://www.twilio.com/docs/sync/api/stream-message-resource
+type SyncV1ServiceSyncStreamStreamMessage struct {
+	// SID identifies the message: "TZ" and 32 hexadecimal digits. Empty if the answer has null.
+	SID string `json:"sid"`
+	// Data is the published JSON as Sync echoed it. Nil if the answer has null; see DecodeData.
+	Data json.RawMessage `json:"data"`
+}
+
+// StreamMessage is the short name of [SyncV1ServiceSyncStreamStreamMessage].
+type StreamMessage = SyncV1ServiceSyncStreamStreamMessage
+
+// UnmarshalJSON reads the answer of the API. Both fields are nullable there: a
+// null SID becomes "", null data becomes nil. Unknown fields are ignored.
+func (m *SyncV1ServiceSyncStreamStreamMessage) UnmarshalJSON(b []byte) error {
+	type fields SyncV1ServiceSyncStreamStreamMessage // without this method
+	*m = SyncV1ServiceSyncStreamStreamMessage{}
+	if err := json.Unmarshal(b, (*fields)(m)); err != nil {
+		return err
+	}
+	if string(m.Data) == "null" {
+		m.Data = nil
+	}
+	return nil
+}
+
+// DecodeData stores the published JSON in the value that v points to, by the
+// rules of [json.Unmarshal]. It returns an error if there is no data or if it
+// does not fit v. Numbers decoded into an interface become float64; decode the
+// Data field yourself where that loses digits.
+func (m *SyncV1ServiceSyncStreamStreamMessage) DecodeData(v any) error {
+	if m == nil || len(m.Data) == 0 {
+		return errors.New("twiliosync: the message has no data to decode")
+	}
+	return json.Unmarshal(m.Data, v)
+}
+
+// Response is what HTTP said, beside the message or the [*Error]. It is nil if
+// no answer arrived.
+//
+// The embedded http.Response has its body already read and closed, and its
+// Request shows no credentials.
+type Response struct {
+	*http.Response
+	// RequestID is the header Twilio-Request-Id ("RQ…"), which Twilio's support asks for; empty if absent.
+	RequestID string
+	// Attempts counts the attempts of the call, from 1.
+	Attempts int
+	// Sends counts the requests that may have reached the wire: at most one per attempt, except with a
+	// WithHTTPClient transport that resends by itself.
+	Sends int
+}
