@@ -1,0 +1,99 @@
+package twiliosynctest
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// answer is what the server sends back.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func created(message Message) *answer {
+	body := fmt.Appendf(nil, `{"sid":%q,"data":%s}`, message.SID, message.Data)
+	return &answer{http.StatusCreated, http.Header{}, body}
+}
+
+// refusal returns an answer in Twilio's error format. Code 0 stands for an error without a code.
+func refusal(status, code int) *answer {
+	return refusalWith(status, code, cmp.Or(errorMessages[code], http.StatusText(status)))
+}
+
+func (x *exchange) notFound() *answer {
+	resource := strings.TrimPrefix(x.r.URL.EscapedPath(), "/v1")
+	return refusalWith(http.StatusNotFound, 20404, "The requested resource "+resource+" was not found")
+}
+
+func refusalWith(status, code int, message string) *answer {
+	twilioError := struct {
+		Code     int    `json:"code,omitempty"`
+		Message  string `json:"message"`
+		MoreInfo string `json:"more_info,omitempty"`
+		Status   int    `json:"status"`
+	}{code, message, "", status}
+	if code != 0 {
+		twilioError.MoreInfo = "https://www.twilio.com/docs/errors/" + strconv.Itoa(code)
+	}
+	body, _ := json.Marshal(twilioError) // of strings and numbers: never fails
+	header := http.Header{}
+	switch status {
+	case http.StatusUnauthorized:
+		header.Set("WWW-Authenticate", `Basic realm="Twilio API"`)
+	case http.StatusMethodNotAllowed:
+		header.Set("Allow", http.MethodPost)
+	}
+	return &answer{status, header, body}
+}
+
+// errorMessages are Twilio's words for an error, as far as they are known.
+var errorMessages = map[int]string{
+	20001: "Missing required parameter Data in the post body",
+	20003: "Authenticate",
+	20004: "Method not allowed",
+	20429: "Too many requests",
+	20500: "Internal Server Error",
+	20503: "Service unavailable",
+	54006: "Request entity too large",
+	54008: "Invalid JSON",
+	54009: "Rate limit exceeded",
+	54251: "Invalid Message Stream Message data",
+}
+
+// answer sends an answer of the service.
+func (x *exchange) answer(a *answer) { x.send(x.dressed(a)) }
+
+// dressed returns the answer with the headers that the service adds to each.
+func (x *exchange) dressed(a *answer) *answer {
+	header := http.Header{
+		"Content-Type":               {"application/json"},
+		"Twilio-Concurrent-Requests": {strconv.Itoa(x.concurrent)},
+		"Twilio-Request-Duration":    {fmt.Sprintf("%.3f", time.Since(x.record.Time).Seconds())},
+		"Twilio-Request-Id":          {newSID("RQ")},
+	}
+	for name, values := range a.header {
+		header[name] = values
+	}
+	return &answer{a.status, header, a.body}
+}
+
+// send sends the answer as it is.
+func (x *exchange) send(a *answer) { x.sendPart(a, len(a.body)) }
+
+// sendPart sends the header and the first n bytes of the body.
+func (x *exchange) sendPart(a *answer, n int) {
+	x.settle(a.status)
+	for name, values := range a.header {
+		x.w.Header()[name] = values
+	}
+	x.w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
+	x.w.WriteHeader(a.status)
+	_, _ = x.w.Write(a.body[:n]) // fails only if the client is gone, and then nobody is left to tell
+}

@@ -1,0 +1,287 @@
+package twiliosynctest
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Fault is a line of the fault script in the making: which requests it hits, and with what. It takes effect when one of
+// its verbs is called: Answer, Respond, Delay, Reset, LoseAnswer, CutHeader, CutBody, AnswerGarbage or NeverAnswer.
+//
+// Each verb says whether the message counts as handled, which means that it passed the server's checks and is among
+// [Server.Messages]. [Fault.AfterHandling] turns a fault which does not handle the message into one that does.
+type Fault struct {
+	server      *Server
+	reach       reach
+	left        int       // requests still to hit, for a fault that reaches a number of them
+	until       time.Time // for a fault that reaches a time
+	matchers    []func(*exchange) bool
+	header      http.Header
+	handleFirst bool
+	verb        func(x *exchange, handled *answer) // handled is nil unless handleFirst
+}
+
+// reach is how long a fault stays. A smaller one is tried first.
+type reach int
+
+const (
+	reachNumber reach = iota
+	reachTime
+	reachAll
+)
+
+// Next begins a fault for the next n requests, each of which uses it up by one.
+func (s *Server) Next(n int) Fault { return Fault{server: s, reach: reachNumber, left: n} }
+
+// For begins a fault for the requests that arrive within this time from now.
+func (s *Server) For(d time.Duration) Fault {
+	return Fault{server: s, reach: reachTime, until: time.Now().Add(d)}
+}
+
+// Every begins a fault for all requests, until [Server.Recover].
+func (s *Server) Every() Fault { return Fault{server: s, reach: reachAll} }
+
+// Recover removes all faults: from now on, requests go through.
+func (s *Server) Recover() { s.script.clear() }
+
+// ToStream restricts the fault to requests that publish to this stream, given by unique name or SID.
+func (f Fault) ToStream(stream string) Fault {
+	sid := streamSID(stream)
+	return f.where(func(x *exchange) bool { return x.address.streamSID == sid })
+}
+
+// Matching restricts the fault to requests for which match returns true. The request has been read, and neither has a
+// status nor been handled yet. Requests that arrive at the same time are matched at the same time.
+func (f Fault) Matching(match func(Request) bool) Fault {
+	return f.where(func(x *exchange) bool {
+		x.readBody()
+		return match(x.request())
+	})
+}
+
+func (f Fault) where(matches func(*exchange) bool) Fault {
+	f.matchers = append(slices.Clip(f.matchers), matches)
+	return f
+}
+
+// WithHeader adds a header to the answer that [Fault.Answer] or [Fault.Respond] sends:
+//
+//	srv.Next(1).WithHeader("Retry-After", "2").Answer(429, 54009)
+func (f Fault) WithHeader(name, value string) Fault {
+	f.header = f.header.Clone()
+	if f.header == nil {
+		f.header = http.Header{}
+	}
+	f.header.Add(name, value)
+	return f
+}
+
+// AfterHandling makes the server first handle the message as if there were no fault:
+//
+//	srv.Next(1).AfterHandling().Answer(500, 20500)
+func (f Fault) AfterHandling() Fault {
+	f.handleFirst = true
+	return f
+}
+
+// Answer answers with this status and an error of this code in Twilio's format, without a code if it is 0. The message is
+// not handled.
+func (f Fault) Answer(status, code int) {
+	checkStatus(status)
+	f.do(func(x *exchange, _ *answer) {
+		a := refusal(status, code)
+		for name, values := range f.header {
+			a.header[name] = values
+		}
+		x.answer(a)
+	})
+}
+
+// Respond answers with exactly this, such as the HTML page of a proxy. The message is not handled.
+func (f Fault) Respond(status int, body string) {
+	checkStatus(status)
+	f.do(func(x *exchange, _ *answer) { x.send(&answer{status, f.header, []byte(body)}) })
+}
+
+// checkStatus panics where net/http would, but at the line of the script that is wrong.
+func checkStatus(status int) {
+	if status != http.StatusSwitchingProtocols && (status < 200 || status > 999) {
+		panic(fmt.Sprintf("twiliosynctest: %d is not the status of an answer", status))
+	}
+}
+
+// Delay lets the request through after this time. The message is handled then, or never if the client has gone away in
+// the meantime. With AfterHandling the message is handled at once and only the answer is late.
+func (f Fault) Delay(d time.Duration) {
+	f.do(func(x *exchange, handled *answer) {
+		x.wait(time.After(d))
+		if handled == nil {
+			handled = x.handle()
+		}
+		x.answer(handled)
+	})
+}
+
+// NeverAnswer reads the request and then keeps the client waiting until it goes away or the server closes. The message is
+// not handled.
+func (f Fault) NeverAnswer() {
+	f.do(func(x *exchange, _ *answer) { x.wait(nil) })
+}
+
+// Reset resets the connection without reading the request's body, unless it was needed for Matching. The message is not
+// handled.
+func (f Fault) Reset() {
+	f.do(func(x *exchange, _ *answer) { x.cut("") })
+}
+
+// LoseAnswer handles the message and resets the connection instead of answering: the client cannot know that the message
+// was published.
+func (f Fault) LoseAnswer() { f.AfterHandling().Reset() }
+
+// CutHeader handles the message and resets the connection within the header of the answer: the client knows no more than
+// after LoseAnswer.
+func (f Fault) CutHeader() {
+	f.AfterHandling().do(func(x *exchange, handled *answer) {
+		x.cut(fmt.Sprintf("HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n", handled.status, http.StatusText(handled.status)))
+	})
+}
+
+// CutBody handles the message and closes the connection within the body of the answer: the client has the status, usually
+// 201, but not the message.
+func (f Fault) CutBody() {
+	f.AfterHandling().do(func(x *exchange, handled *answer) {
+		x.sendPart(x.dressed(handled), len(handled.body)/2)
+		_ = http.NewResponseController(x.w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+}
+
+// AnswerGarbage answers with something that is not HTTP. The message is not handled.
+func (f Fault) AnswerGarbage() {
+	f.do(func(x *exchange, _ *answer) {
+		x.cut("\x16\x03\x01 this is not an HTTP answer\r\n\r\n")
+	})
+}
+
+// do puts the finished fault into the script.
+func (f Fault) do(verb func(x *exchange, handled *answer)) {
+	f.verb = verb
+	if f.reach != reachNumber || f.left > 0 {
+		f.server.script.add(&f)
+	}
+}
+
+// play does to the request what the fault says.
+func (f *Fault) play(x *exchange) {
+	if !f.handleFirst {
+		f.verb(x, nil)
+		return
+	}
+	f.verb(x, x.handle())
+}
+
+func (f *Fault) matches(x *exchange) bool {
+	for _, matches := range f.matchers {
+		if !matches(x) {
+			return false
+		}
+	}
+	return true
+}
+
+// faultFor returns the fault that the request meets, nil if it goes through.
+func (s *Server) faultFor(x *exchange) *Fault {
+	if x.surplus {
+		return nil
+	}
+	for _, fault := range s.script.lines() {
+		if fault.matches(x) && s.script.take(fault, x.record.Time) {
+			return fault
+		}
+	}
+	return nil
+}
+
+// script holds the faults to come, in the order in which they are tried. Matchers run without its lock, so that they may
+// use the server.
+type script struct {
+	mu     sync.Mutex
+	faults []*Fault // replaced, never changed
+}
+
+func (s *script) lines() []*Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.faults
+}
+
+func (s *script) add(fault *Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	after := slices.IndexFunc(s.faults, func(other *Fault) bool { return other.reach > fault.reach })
+	if after < 0 {
+		after = len(s.faults)
+	}
+	s.faults = slices.Insert(slices.Clone(s.faults), after, fault)
+}
+
+// take reports whether the fault hits one more request, which arrived at this time.
+func (s *script) take(fault *Fault, arrival time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.faults, fault) {
+		return false // used up or removed since lines was called
+	}
+	switch fault.reach {
+	case reachNumber:
+		fault.left--
+		if fault.left == 0 {
+			s.remove(fault)
+		}
+	case reachTime:
+		if !arrival.Before(fault.until) {
+			s.remove(fault)
+			return false
+		}
+	}
+	return true
+}
+
+func (s *script) remove(fault *Fault) {
+	s.faults = slices.DeleteFunc(slices.Clone(s.faults), func(other *Fault) bool { return other == fault })
+}
+
+func (s *script) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = nil
+}
+
+// wait waits for the alarm, and reads the body first, since a server notices only then when the client goes away. It gives
+// up the request in that case, and also if the server closes.
+func (x *exchange) wait(alarm <-chan time.Time) {
+	x.readBody()
+	select {
+	case <-alarm:
+	case <-x.r.Context().Done():
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// cut sends these bytes instead of an answer and resets the connection. Where the server it is mounted in does not give
+// the connection away, as with HTTP/2, nothing is sent.
+func (x *exchange) cut(bytes string) {
+	x.settle(0)
+	conn, _, err := http.NewResponseController(x.w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	defer conn.Close()
+	_, _ = conn.Write([]byte(bytes))
+	if tcp, ok := conn.(interface{ SetLinger(seconds int) error }); ok {
+		_ = tcp.SetLinger(0) // close with a reset
+	}
+}

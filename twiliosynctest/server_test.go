@@ -1,0 +1,311 @@
+package twiliosynctest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/twiliosync/twiliosync-go"
+	"github.com/twiliosync/twiliosync-go/twiliosynctest"
+)
+
+// once makes a client report what its first attempt met.
+func once() twiliosync.Option {
+	return twiliosync.WithRetryPolicy(twiliosync.RetryPolicy{MaxAttempts: 1})
+}
+
+func create(ctx context.Context, client *twiliosync.Client, stream string, n int) error {
+	_, _, err := client.StreamMessages.Create(ctx, service, stream, map[string]int{"n": n})
+	return err
+}
+
+func statusOf(err error) (status, code int) {
+	var failure *twiliosync.Error
+	if errors.As(err, &failure) {
+		return failure.StatusCode, failure.Code
+	}
+	return 201, 0
+}
+
+func TestNewServerUsesSocketsOutsideOfABubble(t *testing.T) {
+	srv := twiliosynctest.NewServer(t)
+	assert.Regexp(t, `^http://(127\.0\.0\.1|\[::1\]):\d+$`, srv.URL)
+	require.NoError(t, create(t.Context(), srv.Client(), "orders", 1))
+	assert.Len(t, srv.Messages("orders"), 1)
+}
+
+func TestNewServerUsesMemoryInsideABubble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := twiliosynctest.NewServer(t)
+		assert.Equal(t, "http://localhost", srv.URL)
+		require.NoError(t, create(t.Context(), srv.Client(), "orders", 1))
+		assert.Len(t, srv.Messages("orders"), 1)
+	})
+}
+
+func TestClientTakesOptions(t *testing.T) {
+	srv := twiliosynctest.NewServer(t)
+	require.NoError(t, create(t.Context(), srv.Client(twiliosync.WithUserAgent("orders-api/2.1")), "orders", 1))
+	assert.Contains(t, srv.Messages("orders")[0].Header.Get("User-Agent"), "orders-api/2.1")
+	assert.Panics(t, func() { srv.Client(twiliosync.WithUserAgent("")) })
+
+	other := twiliosynctest.NewServer(t)
+	require.NoError(t, create(t.Context(), srv.Client(twiliosync.WithBaseURL(other.URL)), "orders", 1))
+	assert.Len(t, other.Messages("orders"), 1, "an option wins over the client's own")
+}
+
+func TestWaitForMessages(t *testing.T) {
+	publishEverySecond := func(t *testing.T, srv *twiliosynctest.Server) {
+		client := srv.Client()
+		go func() {
+			for n := range 3 {
+				time.Sleep(time.Second)
+				assert.NoError(t, create(t.Context(), client, "orders", n))
+			}
+		}()
+	}
+	for _, tt := range []struct {
+		name    string
+		n       int
+		timeout time.Duration
+		want    int
+		elapsed time.Duration
+		err     string
+	}{
+		{"returns at once if no message is wanted", 0, time.Minute, 0, 0, ""},
+		{"returns when the message is there", 1, time.Minute, 1, time.Second, ""},
+		{"returns when the last of several is there", 3, time.Minute, 3, 3 * time.Second, ""},
+		{"returns what is there when the context ends", 4, time.Minute, 3, time.Minute,
+			`twiliosynctest: 3 of 4 messages on stream "orders": context deadline exceeded`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := twiliosynctest.NewServer(t)
+				start := time.Now()
+				publishEverySecond(t, srv)
+				ctx, cancel := context.WithTimeout(t.Context(), tt.timeout)
+				defer cancel()
+
+				messages, err := srv.WaitForMessages(ctx, "orders", tt.n)
+				assert.Len(t, messages, tt.want)
+				assert.Equal(t, tt.elapsed, time.Since(start))
+				if tt.err == "" {
+					require.NoError(t, err)
+				} else {
+					require.EqualError(t, err, tt.err)
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+				}
+				time.Sleep(time.Minute) // for the publisher to end
+			})
+		})
+	}
+}
+
+func TestWithStreamRateLimitSlides(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := twiliosynctest.NewServer(t, twiliosynctest.WithStreamRateLimit(300, 10*time.Second))
+		client := srv.Client(once())
+		publish := func(stream string, n int) (accepted int) {
+			for range n {
+				err := create(t.Context(), client, stream, n)
+				status, code := statusOf(err)
+				switch {
+				case err == nil:
+					accepted++
+				default:
+					assert.Equal(t, []int{429, 54009}, []int{status, code})
+				}
+			}
+			return accepted
+		}
+
+		assert.Equal(t, 100, publish("orders", 100))
+		time.Sleep(5 * time.Second)
+		assert.Equal(t, 200, publish("orders", 250), "the window holds 300")
+		assert.Equal(t, 300, publish("bills", 310), "each stream has its own")
+		time.Sleep(5*time.Second - 1)
+		assert.Equal(t, 0, publish("orders", 50), "nothing has left the window")
+		time.Sleep(1)
+		assert.Equal(t, 100, publish("orders", 150), "the first 100 have left it, and what was refused never counted")
+		time.Sleep(time.Hour)
+		assert.Equal(t, 300, publish("orders", 301))
+	})
+}
+
+func TestStreamRateIsCountedForEachService(t *testing.T) {
+	srv := newFake(twiliosynctest.WithStreamRateLimit(1, time.Hour))
+	assert.Equal(t, 201, publish(srv, orders, `{}`).Code)
+	assert.Equal(t, 201, publish(srv, strings.Replace(orders, service, "default", 1), `{}`).Code)
+	assertTwilioError(t, publish(srv, orders, `{}`), 429, 54009)
+	assertTwilioError(t, publish(srv, strings.Replace(orders, "orders", srv.StreamSID("orders"), 1), `{}`), 429, 54009)
+}
+
+func TestWithConcurrencyLimitRefusesTheSurplusAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := twiliosynctest.NewServer(t, twiliosynctest.WithConcurrencyLimit(2))
+		srv.Every().Delay(time.Second)
+		client := srv.Client(once())
+
+		for round := range 2 {
+			var running sync.WaitGroup
+			for n := range 5 {
+				running.Go(func() {
+					start := time.Now()
+					switch err := create(t.Context(), client, fmt.Sprint("round ", round), n); time.Since(start) {
+					case time.Second:
+						assert.NoError(t, err)
+					default:
+						assert.Zero(t, time.Since(start))
+						status, code := statusOf(err)
+						assert.Equal(t, []int{429, 20429}, []int{status, code})
+					}
+				})
+			}
+			running.Wait()
+			assert.Len(t, srv.Messages(fmt.Sprint("round ", round)), 2)
+		}
+	})
+}
+
+func TestConcurrentRequestsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := twiliosynctest.NewServer(t)
+		srv.Next(1).Delay(time.Minute)
+		client := srv.Client(twiliosync.WithTimeout(0))
+		counts := make(chan string, 1)
+		go func() {
+			_, response, err := client.StreamMessages.Create(t.Context(), service, "slow", map[string]int{})
+			assert.NoError(t, err)
+			counts <- response.Header.Get("Twilio-Concurrent-Requests") + " in " + response.Header.Get("Twilio-Request-Duration")
+		}()
+		synctest.Wait()
+		_, response, err := client.StreamMessages.Create(t.Context(), service, "fast", map[string]int{})
+		require.NoError(t, err)
+		assert.Equal(t, "2", response.Header.Get("Twilio-Concurrent-Requests"))
+		assert.Equal(t, "1 in 60.000", <-counts)
+	})
+}
+
+func TestParallelClientsLoseNothing(t *testing.T) {
+	const clients, messages, streams = 64, 50, 100
+	srv := twiliosynctest.NewServer(t)
+	client := srv.Client()
+	var running sync.WaitGroup
+	for c := range clients {
+		running.Go(func() {
+			for n := range messages {
+				assert.NoError(t, create(t.Context(), client, fmt.Sprint((c*messages+n)%streams), n))
+			}
+		})
+	}
+	running.Wait()
+
+	sids := make(map[string]bool)
+	for n := range streams {
+		previous := time.Time{}
+		for _, message := range srv.Messages(fmt.Sprint(n)) {
+			sids[message.SID] = true
+			assert.False(t, message.Time.Before(previous), "messages are in order of arrival")
+			previous = message.Time
+		}
+	}
+	assert.Len(t, sids, clients*messages)
+	assert.Len(t, srv.Requests(), clients*messages)
+}
+
+func TestCloseCutsWhatIsBeingServed(t *testing.T) {
+	networks(t, func(t *testing.T) {
+		srv := twiliosynctest.NewServer(t)
+		client := srv.Client(once(), twiliosync.WithTimeout(0))
+		failed := make(chan error)
+		arrived := make(chan struct{})
+		srv.Next(1).Matching(func(twiliosynctest.Request) bool { close(arrived); return true }).NeverAnswer()
+		go func() { failed <- create(t.Context(), client, "orders", 1) }()
+		<-arrived
+		srv.Close()
+		assert.Equal(t, twiliosync.OutcomeUnknown, twiliosync.OutcomeOf(<-failed))
+
+		assert.Equal(t, twiliosync.OutcomeNotSent, twiliosync.OutcomeOf(create(t.Context(), client, "orders", 2)))
+		assert.Empty(t, srv.Messages("orders"))
+		srv.Close()
+	})
+}
+
+func TestCloseWaitsForWhatIsBeingServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := twiliosynctest.NewServer(t, twiliosynctest.OnMessage(func(twiliosynctest.Message) { time.Sleep(time.Minute) }))
+		client := srv.Client(once())
+		go func() { assert.Error(t, create(t.Context(), client, "orders", 1)) }()
+		synctest.Wait()
+
+		start := time.Now()
+		srv.Close()
+		assert.Equal(t, time.Minute, time.Since(start))
+	})
+}
+
+func TestCloseLeavesNoGoroutine(t *testing.T) {
+	srv := twiliosynctest.NewServer(t)
+	client := srv.Client(once(), twiliosync.WithTimeout(0))
+	require.NoError(t, create(t.Context(), client, "orders", 1))
+	srv.Next(1).CutBody()
+	require.Error(t, create(t.Context(), client, "orders", 1))
+	srv.Next(1).AnswerGarbage()
+	require.Error(t, create(t.Context(), client, "orders", 1))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	for _, fault := range []func(twiliosynctest.Fault){
+		twiliosynctest.Fault.NeverAnswer,
+		func(f twiliosynctest.Fault) { f.Delay(time.Hour) },
+		func(f twiliosynctest.Fault) { f.AfterHandling().NeverAnswer() },
+	} {
+		arrived := make(chan struct{})
+		fault(srv.Next(1).Matching(func(twiliosynctest.Request) bool { close(arrived); return true }))
+		running.Go(func() { assert.Error(t, create(ctx, client, "orders", 1)) })
+		<-arrived
+	}
+	cancel()
+	running.Wait()
+	srv.Close()
+	assert.EventuallyWithT(t, func(c *assert.CollectT) {
+		stacks := make([]byte, 1<<20)
+		text := string(stacks[:runtime.Stack(stacks, true)])
+		for _, function := range []string{"twiliosynctest.(", "net/http.(*conn)", "net/http.(*persistConn)"} {
+			assert.NotContains(c, text, function)
+		}
+	}, 10*time.Second, time.Millisecond)
+}
+
+// networks runs a test on sockets and in a bubble.
+func networks(t *testing.T, test func(*testing.T)) {
+	t.Run("on sockets", test)
+	t.Run("in memory", func(t *testing.T) { synctest.Test(t, test) })
+}
+
+func BenchmarkServer(b *testing.B) {
+	for _, streams := range []int{1, 2000} {
+		b.Run(fmt.Sprint(streams, " streams"), func(b *testing.B) {
+			srv := newFake(twiliosynctest.WithStreamRateLimit(1<<30, time.Second))
+			paths := make([]string, streams)
+			for i := range paths {
+				paths[i] = fmt.Sprintf("/v1/Services/%s/Streams/stream-%d/Messages", service, i)
+			}
+			b.ReportAllocs()
+			b.SetParallelism(32)
+			b.RunParallel(func(pb *testing.PB) {
+				for i := 0; pb.Next(); i++ {
+					publish(srv, paths[i%streams], `{"n":1}`)
+				}
+			})
+		})
+	}
+}
