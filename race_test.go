@@ -1,0 +1,5 @@
+//go:build race
+
+package twiliosync_test
+
+const raceEnabled = true
