@@ -479,7 +479,7 @@ func TestPacedCallsStartInTheOrderTheyCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const calls, latecomers = 25, 10
 		m, epoch := &memory{}, time.Now()
-		client := m.client(t, twiliosync.WithStreamRateLimit(2, paceWindow))
+		client := m.client(t, twiliosync.WithStreamRateLimit(1, paceWindow)) // one, since those that start together arrive in any order
 		var late sync.WaitGroup
 		for i := range latecomers {
 			late.Go(func() {

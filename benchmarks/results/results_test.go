@@ -27,10 +27,11 @@ func TestMedian(t *testing.T) {
 
 func TestRatioIsTakenWithinEachRound(t *testing.T) {
 	var r Results
-	for _, disturbance := range []float64{1, 100, 3} { // which both have in common
-		r.Add("s", Leanest, "cpu", disturbance)
-		r.Add("s", SDK, "cpu", 2*disturbance)
+	for _, round := range []struct{ base, value float64 }{{1, 2}, {100, 200}, {3, 15}} {
+		r.Add("s", Leanest, "cpu", round.base)
+		r.Add("s", SDK, "cpu", round.value)
 	}
+	// That of the medians would be 5.
 	assert.Equal(t, 2.0, r.Ratio("s", SDK, Leanest, "cpu"))
 	assert.True(t, math.IsNaN(r.Ratio("s", TwilioGo, Leanest, "cpu")))
 }
