@@ -486,6 +486,17 @@ func (s *cutServer) call(trusted *authority, id string, place *cutPlace) (cutCal
 	return call, nil
 }
 
+// intoTheVoid counts the sends of which a server can't know. If the first
+// answer came whole, its connection was kept, and the next attempt may be
+// written to it just as the cut arrives.
+func (c *cutCall) intoTheVoid() int {
+	var answered *twiliosync.Error
+	if len(c.attempts) > 1 && errors.As(c.attempts[0].Err, &answered) && answered.StatusCode != 0 && answered.Err == nil {
+		return 1
+	}
+	return 0
+}
+
 // fault says what is wrong with a call.
 func (c *cutCall) fault(v cutVariant) string {
 	if broken := brokenPromise(c.outcome, c.taken[c.id], v.atLeastOnce); broken != "" {
@@ -496,8 +507,7 @@ func (c *cutCall) fault(v cutVariant) string {
 	switch {
 	case c.strays > 0:
 		return "the server got something else"
-	// After an answer that a reset cut, the next attempt may still be written to that connection, and get nowhere.
-	case c.sends < headers || c.sends > headers+c.partHeaders+len(c.attempts)-1:
+	case c.sends < headers || c.sends > headers+c.partHeaders+c.intoTheVoid():
 		return fmt.Sprintf("%d sends reported, but the server got %d headers and %d parts of one", c.sends, headers, c.partHeaders)
 	case c.allowed != nil && !slices.Contains(c.allowed, first.Outcome):
 		return fmt.Sprintf("the first attempt is %q: %v", first.Outcome, first.Err)
