@@ -21,18 +21,18 @@ import (
 //	11  the form, encoded by go-querystring and net/url
 //	 3  the call, and the two forms of its path
 //	 4  the context with the timeout of the attempt
-//	 8  the request, its body, and its header with the credentials
-//	 7  httptrace, and the copy of the request that carries it
-//	 6  http.Client, which copies header and URL in case of a redirect
+//	 7  the request, its body, and its header with the credentials
+//	 6  httptrace, and the copy of the request that carries it
+//	 5  http.Client, which copies the header in case of a redirect
 //	 2  the buffer of the answer, and its limit
 //	 8  the message, decoded by encoding/json
-//	 2  the Response, and the request that it shows
+//	 1  the Response, with the request that it shows
 //	 3  the transport below, of the test
 //
 // A number above it means that something new is made for every message: is it
 // worth that? A number below it is to be written here, and into
 // docs/performance.md by script/bench -write.
-const allocationsPerCreate = 54
+const allocationsPerCreate = 50
 
 func TestCreateAllocatesNoMoreThanItNeeds(t *testing.T) {
 	if raceEnabled || testing.CoverMode() != "" {

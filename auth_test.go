@@ -90,17 +90,25 @@ func TestAuthenticatorMayReadTheBody(t *testing.T) {
 }
 
 // wanderer is an Authenticator that does more than it may.
-type wanderer struct{}
+type wanderer struct{ host *string }
 
-func (wanderer) Authenticate(_ context.Context, req *http.Request) error {
-	req.Method, req.Host, req.URL.Path, req.URL.RawPath, req.URL.Host = http.MethodGet, "elsewhere.example.com", "/elsewhere", "", "127.0.0.1:1"
+func (w wanderer) Authenticate(_ context.Context, req *http.Request) error {
+	*w.host = req.Host
+	req.URL.Path, req.URL.RawPath, req.URL.Host = "/elsewhere", "", "127.0.0.1:1"
+	*req = http.Request{Method: http.MethodGet, Host: "elsewhere.example.com", Header: req.Header, Close: true}
 	return nil
 }
 
 func TestAuthenticatorCanNotRedirectTheMessage(t *testing.T) {
 	server := &recorder{answer: answer(201, testAnswer)}
-	_, _, err := publish(clientOf(t, server, wanderer{}))
+	var host string
+	_, response, err := publish(clientOf(t, server, wanderer{&host}))
 	require.NoError(t, err)
-	assert.Equal(t, http.MethodPost, server.all()[0].method)
-	assert.Equal(t, "/prefix/v1/Services/default/Streams/orders/Messages", server.all()[0].requestURI)
+	sent := server.all()[0]
+	assert.Equal(t, http.MethodPost, sent.method)
+	assert.Equal(t, "/prefix/v1/Services/default/Streams/orders/Messages", sent.requestURI)
+	assert.Equal(t, "Data=%7B%22a%22%3A1%7D", sent.body)
+	assert.Empty(t, sent.header["Connection"])
+	assert.Equal(t, host, sent.host, "an Authenticator that signs the host sees the one that is sent")
+	assert.Equal(t, "http://"+host+sent.requestURI, response.Request.URL.String())
 }

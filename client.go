@@ -51,7 +51,7 @@ type Client struct {
 	quota        retryQuota
 	limiter      *streamLimiter
 	pacesCreate  bool
-	logger       *slog.Logger
+	log          attemptLog
 	observer     func(context.Context, Attempt)
 }
 
@@ -72,7 +72,7 @@ type settings struct {
 	rateLimited   bool
 	rateLimit     int
 	rateWindow    time.Duration
-	logger        *slog.Logger
+	log           attemptLog
 	observer      func(context.Context, Attempt)
 }
 
@@ -169,7 +169,7 @@ func (s *settings) client(auth Authenticator) (*Client, error) {
 		retry:       s.retry.withDefaults(),
 		limiter:     newStreamLimiter(s.rateLimit, s.rateWindow),
 		pacesCreate: s.rateLimited,
-		logger:      s.logger,
+		log:         s.log,
 		observer:    s.observer,
 	}
 	c.StreamMessages = &StreamMessageService{client: c}
@@ -257,6 +257,7 @@ func newTransport() *http.Transport {
 		MaxIdleConns:           connections,
 		MaxIdleConnsPerHost:    connections,
 		IdleConnTimeout:        30 * time.Second, // before a load balancer closes them under our hands
+		WriteBufferSize:        16 << 10,         // a message of 4 KiB, percent-encoded, goes out in one write
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true, // an answer has about 4 KiB
 		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, res *http.Response) error {
@@ -462,7 +463,7 @@ func WithLogger(l *slog.Logger) Option {
 		if l == nil {
 			return errors.New("WithLogger: the logger is nil; leave the option out")
 		}
-		s.logger = l
+		s.log = slogLog{l}
 		return nil
 	}
 }

@@ -42,6 +42,7 @@ type recorder struct {
 type recorded struct {
 	requestURI string
 	method     string
+	host       string
 	header     http.Header
 	body       string
 }
@@ -49,7 +50,7 @@ type recorded struct {
 func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	body, _ := io.ReadAll(req.Body)
 	r.mu.Lock()
-	r.requests = append(r.requests, recorded{req.RequestURI, req.Method, req.Header, string(body)})
+	r.requests = append(r.requests, recorded{req.RequestURI, req.Method, req.Host, req.Header, string(body)})
 	r.mu.Unlock()
 	r.answer(w, req)
 }

@@ -2,8 +2,10 @@ package twiliosync_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"strings"
@@ -218,6 +220,41 @@ func TestErrorTextHoldsNoData(t *testing.T) {
 			require.Error(t, err)
 			assert.NotContains(t, err.Error(), "4111")
 			assert.NotContains(t, fmt.Sprintf("%+v", *asError(t, err)), "4111")
+		})
+	}
+}
+
+func TestErrorBodyHoldsNoDataHoweverAPageEscapesIt(t *testing.T) {
+	each := func(format string) func(string) string {
+		return func(text string) string {
+			var escaped strings.Builder
+			for _, r := range text {
+				fmt.Fprintf(&escaped, format, r)
+			}
+			return escaped.String()
+		}
+	}
+	client, server := setup(t)
+	private := json.RawMessage(`{"card":"4111-1111-1111-1111","owner":"Zoë <O'Hara> & \"sons\" 🙂 &amp;"}`)
+	for name, escape := range map[string]func(string) string{
+		"as Go does":                         html.EscapeString,
+		"by the five names of XML":           strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;", "'", "&apos;").Replace,
+		"as PHP does":                        strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;", "'", "&#039;").Replace,
+		"every character in decimal":         each("&#%d;"),
+		"every character in hexadecimal":     each("&#x%x;"),
+		"every character in upper case":      each("&#X%X;"),
+		"every character with leading zeros": each("&#x%06x;"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			page := "<p>R&D; 1 & 2, &; &#; &#x; &unknown; &#0;: " + escape(string(private)) + " & more</p>&"
+			server.answer = func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(http.StatusBadGateway)
+				io.WriteString(w, page)
+			}
+
+			_, _, err := client.StreamMessages.Create(context.Background(), "default", "orders", private)
+
+			assert.Equal(t, "<p>R&D; 1 & 2, &; &#; &#x; &unknown; &#0;: [redacted] & more</p>&", asError(t, err).Body)
 		})
 	}
 }

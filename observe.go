@@ -30,14 +30,14 @@ type Attempt struct {
 // a panic in the user's code must not cost the caller the outcome of a message
 // that may be published already: it is caught, and logged if it can be.
 func (c *Client) report(ctx context.Context, cl *call, a Attempt) {
-	if c.logger != nil {
-		caught(func() { c.log(ctx, cl, a) })
+	if c.log != nil {
+		caught(func() { c.log.attempt(ctx, cl, a) })
 	}
 	if c.observer == nil {
 		return
 	}
-	if panicked := caught(func() { c.observer(ctx, a) }); panicked != nil && c.logger != nil {
-		caught(func() { c.logger.ErrorContext(ctx, "twiliosync: the observer panicked", "panic", panicked) })
+	if panicked := caught(func() { c.observer(ctx, a) }); panicked != nil && c.log != nil {
+		caught(func() { c.log.panicked(ctx, panicked) })
 	}
 }
 
@@ -47,14 +47,23 @@ func caught(userCode func()) (panicked any) {
 	return nil
 }
 
-// log writes only the fields listed here: never data, text of the server, or a
-// whole identifier.
-func (c *Client) log(ctx context.Context, cl *call, a Attempt) {
+// attemptLog is slogLog behind an interface: that only WithLogger names the
+// type keeps log/slog, 70 KB, out of programs without a logger.
+type attemptLog interface {
+	attempt(ctx context.Context, cl *call, a Attempt)
+	panicked(ctx context.Context, value any)
+}
+
+type slogLog struct{ logger *slog.Logger }
+
+// attempt writes only the fields listed here: never data, text of the server,
+// or a whole identifier.
+func (l slogLog) attempt(ctx context.Context, cl *call, a Attempt) {
 	level, text := slog.LevelDebug, "twiliosync: attempt"
 	if a.Outcome == OutcomeUnknown {
 		level, text = slog.LevelWarn, "twiliosync: attempt with unknown outcome, the message may be published"
 	}
-	c.logger.LogAttrs(ctx, level, text,
+	l.logger.LogAttrs(ctx, level, text,
 		slog.Int("attempt", a.Number),
 		slog.String("outcome", a.Outcome.String()),
 		slog.Int("status", a.StatusCode),
@@ -64,6 +73,10 @@ func (c *Client) log(ctx context.Context, cl *call, a Attempt) {
 		slog.String("request_id", a.RequestID),
 		slog.String("service", lastFour(cl.serviceSID)),
 		slog.String("stream", lastFour(cl.streamSID)))
+}
+
+func (l slogLog) panicked(ctx context.Context, value any) {
+	l.logger.ErrorContext(ctx, "twiliosync: the observer panicked", "panic", value)
 }
 
 func lastFour(identifier string) string {

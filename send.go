@@ -77,7 +77,7 @@ func (cl *call) attempt(ctx context.Context) (delay time.Duration, again bool) {
 	}
 	cl.inDoubt = cl.inDoubt || outcome == OutcomeUnknown
 
-	if c.logger != nil || c.observer != nil {
+	if c.log != nil || c.observer != nil {
 		c.report(ctx, cl, Attempt{
 			Number: cl.attempts, Outcome: outcome, StatusCode: got.status, Code: got.code,
 			RequestID: got.requestID, Latency: latency, RetryIn: delay, Err: cl.attemptError(outcome),
@@ -90,7 +90,7 @@ func (cl *call) attempt(ctx context.Context) (delay time.Duration, again bool) {
 func (cl *call) settle(got exchange, outcome Outcome) {
 	cl.message, cl.failure, cl.response = nil, nil, nil
 	if got.response != nil {
-		cl.response = &Response{Response: got.response, RequestID: got.requestID, Attempts: cl.attempts, Sends: cl.sends}
+		cl.response = cl.show(got)
 	}
 	if outcome == OutcomeAccepted && got.err == nil {
 		cl.message = got.message
@@ -104,6 +104,22 @@ func (cl *call) settle(got exchange, outcome Outcome) {
 	if cl.inDoubt && outcome != OutcomeAccepted {
 		cl.failure.Outcome = OutcomeUnknown
 	}
+}
+
+// show makes the Response, with a request that has neither header nor body.
+func (cl *call) show(got exchange) *Response {
+	shown := &struct { // in one piece
+		response Response
+		request  http.Request
+		url      url.URL
+	}{
+		response: Response{Response: got.response, RequestID: got.requestID, Attempts: cl.attempts, Sends: cl.sends},
+		request:  http.Request{Method: http.MethodPost, Host: cl.target.Host},
+		url:      cl.target,
+	}
+	shown.request.URL = &shown.url
+	shown.response.Request = &shown.request
+	return &shown.response
 }
 
 // attemptError is the error the observer sees: with the outcome of the attempt
@@ -201,7 +217,8 @@ func (cl *call) exchange(ctx context.Context) exchange {
 	attemptCtx, cancel := c.attemptContext(ctx)
 	defer cancel()
 
-	req, err := cl.request(attemptCtx)
+	out := &outgoing{trace: sendTrace{ownTransport: c.ownTransport}}
+	req, err := cl.request(attemptCtx, out)
 	switch { // before the transport has it: this is proof enough
 	case ctx.Err() != nil:
 		err = newContextError(ctx)
@@ -211,15 +228,13 @@ func (cl *call) exchange(ctx context.Context) exchange {
 	if err != nil {
 		return exchange{evidence: evidence{err: err}}
 	}
-	// The Authenticator may have used its context for a request of its own, which is not to be traced.
-	trace := &sendTrace{ownTransport: c.ownTransport}
-	res, err := c.http.Do(req.WithContext(trace.attach(attemptCtx)))
+	res, err := c.http.Do(req)
 	if err != nil {
 		got := exchange{evidence: evidence{err: cl.cause(ctx, attemptCtx, req, err)}}
-		got.sent, got.sends = trace.sent()
+		got.sent, got.sends = out.trace.sent()
 		switch {
 		case !got.sent:
-			got.err = trace.explain(got.err)
+			got.err = out.trace.explain(got.err)
 		case errors.Is(got.err, io.EOF):
 			got.err = fmt.Errorf("the connection was closed before the answer: %w", got.err)
 		}
@@ -231,7 +246,7 @@ func (cl *call) exchange(ctx context.Context) exchange {
 	}
 	got := exchange{response: res, requestID: clip(res.Header.Get("Twilio-Request-Id"), maxRequestID)}
 	got.status, got.sent, got.err = res.StatusCode, true, err
-	_, got.sends = trace.sent()
+	_, got.sends = out.trace.sent()
 	if got.status >= 200 && got.status < 300 {
 		got.readMessage(body)
 		if got.status != http.StatusCreated && !got.hasSID { // a captive portal; a 201 would echo the data
@@ -240,7 +255,6 @@ func (cl *call) exchange(ctx context.Context) exchange {
 	} else {
 		got.readError(body, cl.redactor(req))
 	}
-	res.Request = withoutCredentials(req)
 	return got
 }
 
@@ -265,38 +279,53 @@ func (got *exchange) readMessage(body []byte) {
 	}
 }
 
-// request builds the request and lets the Authenticator sign it.
-func (cl *call) request(ctx context.Context) (*http.Request, error) {
-	form := strings.NewReader(cl.form) // of this type, net/http writes it together with the header
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "", form)
-	if err != nil {
-		return nil, &localError{err}
+// outgoing is what one attempt hands to net/http, made in one piece and for
+// this attempt alone: the transport may still hold it when the attempt is over.
+type outgoing struct {
+	url   url.URL
+	form  strings.Reader
+	trace sendTrace
+}
+
+// request builds the request twice: for the Authenticator, of which only the
+// header is taken over, and for net/http, with the trace, since the
+// Authenticator may use its context for requests of its own.
+func (cl *call) request(ctx context.Context, out *outgoing) (*http.Request, error) {
+	request := http.Request{
+		Method:        http.MethodPost,
+		URL:           &out.url,
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+		Host:          cl.target.Host,
+		Header:        maps.Clone(cl.client.header), // Set and Add replace the values, which are shared
+		Body:          io.NopCloser(&out.form),      // of these types, net/http writes it together with the header
+		GetBody:       cl.body,
+		ContentLength: int64(len(cl.form)),
 	}
-	*req.URL, req.Host = cl.target, cl.target.Host
-	body := req.Body
-	maps.Copy(req.Header, cl.client.header) // Set and Add replace the values, which are shared
-	if err := cl.client.auth.Authenticate(ctx, req); err != nil {
+	build := func(ctx context.Context) *http.Request {
+		out.url = cl.target
+		out.form.Reset(cl.form)
+		return request.WithContext(ctx)
+	}
+	signed := build(ctx)
+	if err := cl.client.auth.Authenticate(ctx, signed); err != nil {
 		return nil, &localError{fmt.Errorf("authenticate: %w", notContext(err))}
 	}
-	for name := range req.Header {
+	for name := range signed.Header {
 		if strings.EqualFold(name, "Idempotency-Key") || strings.EqualFold(name, "X-Idempotency-Key") {
 			return nil, &localError{errors.New("the Authenticator set " + http.CanonicalHeaderKey(name) +
 				", with which net/http may send a message twice; remove it")}
 		}
 	}
-	// An Authenticator that signs the body has read it.
-	form.Reset(cl.form)
-	req.Body = body
-	// Another method could be one that net/http sends again by itself, and another address somebody else's.
-	req.Method = http.MethodPost
-	*req.URL, req.Host = cl.target, cl.target.Host
-	return req, nil
+	request.Header = signed.Header
+	request.Host = "" // that of the URL, which http.Client would copy otherwise
+	return build(out.trace.attach(ctx)), nil
 }
 
-// withoutCredentials is the request as the Response shows it: without header
-// and body. The original can't be changed: the transport may still be writing it.
-func withoutCredentials(req *http.Request) *http.Request {
-	return &http.Request{Method: req.Method, URL: req.URL, Host: req.Host}
+// body is the GetBody of the requests.
+func (cl *call) body() (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader(cl.form)), nil
 }
 
 // cause says why an exchange failed: the caller's context first, then our own
@@ -329,7 +358,7 @@ func notContext(err error) error {
 
 // redactor returns what removes the credentials and the data from the words of
 // a server: some proxies show the request in their error pages. It can't find
-// what is shorter than 8 bytes, or cut.
+// what is shorter than 8 bytes, cut, or spelled with HTML's names for letters.
 func (cl *call) redactor(req *http.Request) func(string) string {
 	const tooShortToTell = 8
 	form := strings.TrimPrefix(cl.form, "Data=")

@@ -76,7 +76,7 @@ func (s *StreamMessageService) prepare(ctx context.Context, serviceSID, streamSI
 	if ctx.Err() != nil {
 		return nil, notSent(newContextError(ctx))
 	}
-	form, err := query.Values(createForm{encoded})
+	form, err := query.Values(createForm{(*formJSON)(&encoded)})
 	if err != nil {
 		return nil, notSent(&ParameterError{Parameter: "data", Reason: "it can't be encoded as a form", Err: err})
 	}
@@ -149,7 +149,7 @@ func messagesURL(base url.URL, serviceSID, streamSID string) url.URL {
 
 // createForm is the form of the operation.
 type createForm struct {
-	Data formJSON `url:"Data"`
+	Data *formJSON `url:"Data"`
 }
 
 // formJSON is one form value. Left to itself, go-querystring makes one value of
@@ -157,8 +157,8 @@ type createForm struct {
 type formJSON []byte
 
 // EncodeValues sets the value as it is.
-func (j formJSON) EncodeValues(key string, values *url.Values) error {
-	values.Set(key, string(j))
+func (j *formJSON) EncodeValues(key string, values *url.Values) error {
+	values.Set(key, string(*j))
 	return nil
 }
 

@@ -1,7 +1,9 @@
-// Command nethttp is the least program that publishes its argument by net/http alone.
+// Command nethttp is the least program that publishes its argument by net/http
+// alone, and prints the SID of the message, as the others do.
 package main
 
 import (
+	"encoding/json"
 	"log"
 	"net/http"
 	"net/url"
@@ -25,5 +27,11 @@ func main() {
 		log.Fatal(err)
 	}
 	defer res.Body.Close()
-	log.Print(res.Status)
+	var message struct {
+		SID string `json:"sid"`
+	}
+	if err := json.NewDecoder(res.Body).Decode(&message); err != nil {
+		log.Fatal(err)
+	}
+	log.Print(message.SID)
 }
