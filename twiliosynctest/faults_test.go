@@ -62,9 +62,11 @@ func TestFaults(t *testing.T) {
 						giveUp()
 					}
 				}))
+				var matched atomic.Bool
 				tt.script(srv.Next(1).Matching(func(twiliosynctest.Request) bool {
 					if tt.waits && !tt.handled {
-						giveUp()
+						giveUp() // after which the second message may be matched before the first has used the fault up
+						return !matched.Swap(true)
 					}
 					return true
 				}))
