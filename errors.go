@@ -179,7 +179,8 @@ type Error struct {
 	Attempts int
 	// Sends counts the requests that may have reached the wire.
 	Sends int
-	// Body is the beginning of an answer that was not Twilio's JSON, white space folded; at most 1 KiB.
+	// Body is the beginning of an answer that was not Twilio's JSON, white space folded; at most 1 KiB. Of a page with
+	// HTML character references that could hide the request's data, it says only that.
 	Body string
 	// Err is the cause: a *ParameterError, the context's error, or what the network said. Nil if the answer says it all.
 	Err error
@@ -426,29 +427,37 @@ func detailsOf(fields map[string]any) map[string]any {
 
 // excerpt is the beginning of a body on one line.
 func excerpt(body []byte, redact func(string) string) string {
-	return clip(oneLine(redact(unescapeHTML(string(body)))), maxBodyText)
+	text, resolved := unescapeHTML(string(body))
+	if !resolved {
+		return "[not shown: it has HTML character references that could hide the request]"
+	}
+	return clip(oneLine(redact(text)), maxBodyText)
 }
 
-// unescapeHTML resolves the character references that escapers write: numbers,
-// and the five names of XML. Package html knows 2,231 names, which would make a
-// program 74 KB larger.
-func unescapeHTML(text string) string {
-	const longest = len("#x10FFFF")
-	var plain strings.Builder
+// unescapeHTML resolves the character references that escapers write, and tells
+// whether all were resolved: numbers, the five names of XML, and nbsp, which is
+// in many pages. Package html knows 2,231 names, which would make a program
+// 74 KB larger.
+func unescapeHTML(text string) (plain string, resolved bool) {
+	const longest = len("CounterClockwiseContourIntegral")
+	var b strings.Builder
+	resolved = true
 	for {
 		before, after, found := strings.Cut(text, "&")
-		plain.WriteString(before)
+		b.WriteString(before)
 		if !found {
-			return plain.String()
+			return b.String(), resolved
 		}
+		text = after
 		reference, _, ended := strings.Cut(after[:min(len(after), longest+1)], ";")
-		if character := referenced(reference); ended && character != 0 {
-			plain.WriteRune(character)
-			text = after[len(reference)+1:]
-		} else {
-			plain.WriteByte('&')
-			text = after
+		if !ended || strings.Trim(reference, "#0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" || reference == "" {
+			b.WriteByte('&') // of the text itself
+			continue
 		}
+		character := referenced(reference)
+		resolved = resolved && character != 0
+		b.WriteRune(character)
+		text = after[len(reference)+1:]
 	}
 }
 
@@ -465,6 +474,8 @@ func referenced(reference string) rune {
 		return '"'
 	case "apos":
 		return '\''
+	case "nbsp":
+		return ' '
 	}
 	digits, isNumber := strings.CutPrefix(strings.ToLower(reference), "#")
 	base := 10

@@ -246,7 +246,7 @@ func TestErrorBodyHoldsNoDataHoweverAPageEscapesIt(t *testing.T) {
 		"every character with leading zeros": each("&#x%06x;"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			page := "<p>R&D; 1 & 2, &; &#; &#x; &unknown; &#0;: " + escape(string(private)) + " & more</p>&"
+			page := "<p>R&D 1 & 2, &; ?a=1&b=2;&nbsp;: " + escape(string(private)) + " & more</p>&"
 			server.answer = func(w http.ResponseWriter, r *http.Request) {
 				w.WriteHeader(http.StatusBadGateway)
 				io.WriteString(w, page)
@@ -254,7 +254,24 @@ func TestErrorBodyHoldsNoDataHoweverAPageEscapesIt(t *testing.T) {
 
 			_, _, err := client.StreamMessages.Create(context.Background(), "default", "orders", private)
 
-			assert.Equal(t, "<p>R&D; 1 & 2, &; &#; &#x; &unknown; &#0;: [redacted] & more</p>&", asError(t, err).Body)
+			assert.Equal(t, "<p>R&D 1 & 2, &; ?a=1&b=2; : [redacted] & more</p>&", asError(t, err).Body)
+		})
+	}
+}
+
+func TestErrorBodyIsNotShownIfItCouldHideTheData(t *testing.T) {
+	client, server := setup(t)
+	for _, page := range []string{
+		`Zo&euml; O&#39;Hara, Zo&euml;`, `{&NotSquareSupersetEqual;`, "&#0;", "&#x110000000;", "&#;", "&#x;", "&D;",
+		"&CounterClockwiseContourIntegral;", "&nbsp;&lbrace;",
+	} {
+		t.Run(page, func(t *testing.T) {
+			server.answer = answer(http.StatusBadGateway, "<p>"+page+"</p>")
+
+			_, _, err := client.StreamMessages.Create(context.Background(), "default", "orders", map[string]any{"owner": "Zoë O'Hara, Zoë"})
+
+			assert.Equal(t, "[not shown: it has HTML character references that could hide the request]", asError(t, err).Body)
+			assert.Equal(t, http.StatusBadGateway, asError(t, err).StatusCode)
 		})
 	}
 }

@@ -358,7 +358,7 @@ func notContext(err error) error {
 
 // redactor returns what removes the credentials and the data from the words of
 // a server: some proxies show the request in their error pages. It can't find
-// what is shorter than 8 bytes, cut, or spelled with HTML's names for letters.
+// what is shorter than 8 bytes, or cut.
 func (cl *call) redactor(req *http.Request) func(string) string {
 	const tooShortToTell = 8
 	form := strings.TrimPrefix(cl.form, "Data=")
