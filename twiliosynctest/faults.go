@@ -3,7 +3,10 @@ package twiliosynctest
 import (
 	"fmt"
 	"net/http"
+	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -11,17 +14,26 @@ import (
 // Fault is a line of the fault script in the making: which requests it hits, and with what. It takes effect when one of
 // its verbs is called: Answer, Respond, Delay, Reset, LoseAnswer, CutHeader, CutBody, AnswerGarbage or NeverAnswer.
 //
+// A fault that no request has met fails the test of [NewServer] at its end, because the test then shows less than it
+// says. That also goes for a fault removed by [Server.Recover] or by the time. [Fault.Optional] allows it.
+//
 // Each verb says whether the message counts as handled, which means that it passed the server's checks and is among
 // [Server.Messages]. [Fault.AfterHandling] turns a fault which does not handle the message into one that does.
 type Fault struct {
 	server      *Server
 	reach       reach
-	left        int       // requests still to hit, for a fault that reaches a number of them
+	left        int // requests still to hit, for a fault that reaches a number of them
+	length      time.Duration
 	until       time.Time // for a fault that reaches a time
 	matchers    []func(*exchange) bool
 	header      http.Header
 	handleFirst bool
+	optional    bool
 	verb        func(x *exchange, handled *answer) // handled is nil unless handleFirst
+
+	words    []string // of the line, from the second on
+	scripted string   // file and line of the call of the verb
+	met      bool
 }
 
 // reach is how long a fault stays. A smaller one is tried first.
@@ -38,32 +50,37 @@ func (s *Server) Next(n int) Fault { return Fault{server: s, reach: reachNumber,
 
 // For begins a fault for the requests that arrive within this time from now.
 func (s *Server) For(d time.Duration) Fault {
-	return Fault{server: s, reach: reachTime, until: time.Now().Add(d)}
+	return Fault{server: s, reach: reachTime, length: d, until: time.Now().Add(d)}
 }
 
 // Every begins a fault for all requests, until [Server.Recover].
 func (s *Server) Every() Fault { return Fault{server: s, reach: reachAll} }
 
-// Recover removes all faults: from now on, requests go through.
+// Recover removes all faults: from now on, requests go through. Faults that no request has met until then were never met.
 func (s *Server) Recover() { s.script.clear() }
 
 // ToStream restricts the fault to requests that publish to this stream, given by unique name or SID.
 func (f Fault) ToStream(stream string) Fault {
 	sid := streamSID(stream)
-	return f.where(func(x *exchange) bool { return x.address.streamSID == sid })
+	return f.where(fmt.Sprintf("ToStream(%q)", stream), func(x *exchange) bool { return x.address.streamSID == sid })
 }
 
 // Matching restricts the fault to requests for which match returns true. The request has been read, and neither has a
 // status nor been handled yet. Requests that arrive at the same time are matched at the same time.
 func (f Fault) Matching(match func(Request) bool) Fault {
-	return f.where(func(x *exchange) bool {
+	return f.where("Matching(…)", func(x *exchange) bool {
 		x.readBody()
 		return match(x.request())
 	})
 }
 
-func (f Fault) where(matches func(*exchange) bool) Fault {
+func (f Fault) where(word string, matches func(*exchange) bool) Fault {
 	f.matchers = append(slices.Clip(f.matchers), matches)
+	return f.saying("%s", word)
+}
+
+func (f Fault) saying(format string, args ...any) Fault {
+	f.words = append(slices.Clip(f.words), fmt.Sprintf(format, args...))
 	return f
 }
 
@@ -76,7 +93,15 @@ func (f Fault) WithHeader(name, value string) Fault {
 		f.header = http.Header{}
 	}
 	f.header.Add(name, value)
-	return f
+	return f.saying("WithHeader(%q, %q)", name, value)
+}
+
+// Optional allows that no request meets the fault:
+//
+//	srv.Next(1).Optional().LoseAnswer()
+func (f Fault) Optional() Fault {
+	f.optional = true
+	return f.saying("Optional()")
 }
 
 // AfterHandling makes the server first handle the message as if there were no fault:
@@ -84,14 +109,14 @@ func (f Fault) WithHeader(name, value string) Fault {
 //	srv.Next(1).AfterHandling().Answer(500, 20500)
 func (f Fault) AfterHandling() Fault {
 	f.handleFirst = true
-	return f
+	return f.saying("AfterHandling()")
 }
 
 // Answer answers with this status and an error of this code in Twilio's format, without a code if it is 0. The message is
 // not handled.
 func (f Fault) Answer(status, code int) {
 	checkStatus(status)
-	f.do(func(x *exchange, _ *answer) {
+	f.saying("Answer(%d, %d)", status, code).do(func(x *exchange, _ *answer) {
 		a := refusal(status, code)
 		for name, values := range f.header {
 			a.header[name] = values
@@ -103,7 +128,7 @@ func (f Fault) Answer(status, code int) {
 // Respond answers with exactly this, such as the HTML page of a proxy. The message is not handled.
 func (f Fault) Respond(status int, body string) {
 	checkStatus(status)
-	f.do(func(x *exchange, _ *answer) { x.send(&answer{status, f.header, []byte(body)}) })
+	f.saying("Respond(%d, …)", status).do(func(x *exchange, _ *answer) { x.send(&answer{status, f.header, []byte(body)}) })
 }
 
 // checkStatus panics where net/http would, but at the line of the script that is wrong.
@@ -116,7 +141,7 @@ func checkStatus(status int) {
 // Delay lets the request through after this time. The message is handled then, or never if the client has gone away in
 // the meantime. With AfterHandling the message is handled at once and only the answer is late.
 func (f Fault) Delay(d time.Duration) {
-	f.do(func(x *exchange, handled *answer) {
+	f.saying("Delay(%v)", d).do(func(x *exchange, handled *answer) {
 		x.wait(time.After(d))
 		if handled == nil {
 			handled = x.handle()
@@ -128,23 +153,27 @@ func (f Fault) Delay(d time.Duration) {
 // NeverAnswer reads the request and then keeps the client waiting until it goes away or the server closes. The message is
 // not handled.
 func (f Fault) NeverAnswer() {
-	f.do(func(x *exchange, _ *answer) { x.wait(nil) })
+	f.saying("NeverAnswer()").do(func(x *exchange, _ *answer) { x.wait(nil) })
 }
 
 // Reset resets the connection without reading the request's body, unless it was needed for Matching. The message is not
 // handled.
 func (f Fault) Reset() {
-	f.do(func(x *exchange, _ *answer) { x.cut("") })
+	f.saying("Reset()").do(func(x *exchange, _ *answer) { x.cut("") })
 }
 
 // LoseAnswer handles the message and resets the connection instead of answering: the client cannot know that the message
 // was published.
-func (f Fault) LoseAnswer() { f.AfterHandling().Reset() }
+func (f Fault) LoseAnswer() {
+	f.handleFirst = true
+	f.saying("LoseAnswer()").do(func(x *exchange, _ *answer) { x.cut("") })
+}
 
 // CutHeader handles the message and resets the connection within the header of the answer: the client knows no more than
 // after LoseAnswer.
 func (f Fault) CutHeader() {
-	f.AfterHandling().do(func(x *exchange, handled *answer) {
+	f.handleFirst = true
+	f.saying("CutHeader()").do(func(x *exchange, handled *answer) {
 		x.cut(fmt.Sprintf("HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n", handled.status, http.StatusText(handled.status)))
 	})
 }
@@ -152,7 +181,8 @@ func (f Fault) CutHeader() {
 // CutBody handles the message and closes the connection within the body of the answer: the client has the status, usually
 // 201, but not the message.
 func (f Fault) CutBody() {
-	f.AfterHandling().do(func(x *exchange, handled *answer) {
+	f.handleFirst = true
+	f.saying("CutBody()").do(func(x *exchange, handled *answer) {
 		x.sendPart(x.dressed(handled), len(handled.body)/2)
 		_ = http.NewResponseController(x.w).Flush()
 		panic(http.ErrAbortHandler)
@@ -161,7 +191,7 @@ func (f Fault) CutBody() {
 
 // AnswerGarbage answers with something that is not HTTP. The message is not handled.
 func (f Fault) AnswerGarbage() {
-	f.do(func(x *exchange, _ *answer) {
+	f.saying("AnswerGarbage()").do(func(x *exchange, _ *answer) {
 		x.cut("\x16\x03\x01 this is not an HTTP answer\r\n\r\n")
 	})
 }
@@ -169,9 +199,36 @@ func (f Fault) AnswerGarbage() {
 // do puts the finished fault into the script.
 func (f Fault) do(verb func(x *exchange, handled *answer)) {
 	f.verb = verb
+	f.scripted = caller()
 	if f.reach != reachNumber || f.left > 0 {
 		f.server.script.add(&f)
 	}
+}
+
+// caller returns file and line of the code that called this package.
+func caller() string {
+	var pcs [16]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	frame, more := frames.Next()
+	for more && strings.HasPrefix(frame.Function, packagePath+".") {
+		frame, more = frames.Next()
+	}
+	return fmt.Sprintf("%s:%d", filepath.Base(frame.File), frame.Line)
+}
+
+// packagePath begins the names of this package's functions.
+const packagePath = "github.com/twiliosync/twiliosync-go/twiliosynctest"
+
+// line returns the line of the script, with what is left of Next.
+func (f *Fault) line() string {
+	first := "Every()"
+	switch f.reach {
+	case reachNumber:
+		first = fmt.Sprintf("Next(%d)", f.left)
+	case reachTime:
+		first = fmt.Sprintf("For(%v)", f.length)
+	}
+	return first + "." + strings.Join(f.words, ".")
 }
 
 // play does to the request what the fault says.
@@ -210,6 +267,7 @@ func (s *Server) faultFor(x *exchange) *Fault {
 type script struct {
 	mu     sync.Mutex
 	faults []*Fault // replaced, never changed
+	unmet  []*Fault // that are over
 }
 
 func (s *script) lines() []*Fault {
@@ -235,29 +293,52 @@ func (s *script) take(fault *Fault, arrival time.Time) bool {
 	if !slices.Contains(s.faults, fault) {
 		return false // used up or removed since lines was called
 	}
-	switch fault.reach {
-	case reachNumber:
+	if fault.reach == reachTime && !arrival.Before(fault.until) {
+		s.remove(func(other *Fault) bool { return other == fault })
+		return false
+	}
+	fault.met = true
+	if fault.reach == reachNumber {
 		fault.left--
 		if fault.left == 0 {
-			s.remove(fault)
-		}
-	case reachTime:
-		if !arrival.Before(fault.until) {
-			s.remove(fault)
-			return false
+			s.remove(func(other *Fault) bool { return other == fault })
 		}
 	}
 	return true
 }
 
-func (s *script) remove(fault *Fault) {
-	s.faults = slices.DeleteFunc(slices.Clone(s.faults), func(other *Fault) bool { return other == fault })
-}
-
 func (s *script) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults = nil
+	s.remove(func(*Fault) bool { return true })
+}
+
+// remove ends the faults that are over. It needs the lock.
+func (s *script) remove(over func(*Fault) bool) {
+	kept := make([]*Fault, 0, len(s.faults))
+	for _, fault := range s.faults {
+		switch {
+		case !over(fault):
+			kept = append(kept, fault)
+		case !fault.met && !fault.optional:
+			s.unmet = append(s.unmet, fault)
+		}
+	}
+	s.faults = kept
+}
+
+// complaints ends the script and returns a sentence about each fault that was never met.
+func (s *script) complaints() []string {
+	s.clear()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var sentences []string
+	for _, fault := range s.unmet {
+		sentences = append(sentences, fmt.Sprintf("twiliosynctest: no request met the fault %s of %s; "+
+			"if that is all right, put Optional() before its last verb", fault.line(), fault.scripted))
+	}
+	s.unmet = nil
+	return sentences
 }
 
 // wait waits for the alarm, and reads the body first, since a server notices only then when the client goes away. It gives

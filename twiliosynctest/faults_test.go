@@ -3,9 +3,11 @@ package twiliosynctest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -382,4 +384,85 @@ func TestFaultsWorkWhereTheConnectionCannotBeTaken(t *testing.T) {
 		assert.False(t, errors.Is(err, context.DeadlineExceeded), err)
 	}
 	assert.Len(t, srv.Messages("orders"), 2)
+}
+
+// recorder stands in for the test of a server, so that its failures can be looked at.
+type recorder struct {
+	testing.TB
+	cleanups []func()
+	failures []string
+}
+
+func (r *recorder) Helper()           {}
+func (r *recorder) Cleanup(f func())  { r.cleanups = append(r.cleanups, f) }
+func (r *recorder) Error(args ...any) { r.failures = append(r.failures, fmt.Sprint(args...)) }
+
+func (r *recorder) end() {
+	for _, cleanup := range r.cleanups {
+		cleanup()
+	}
+}
+
+func TestFaultsNeverMetFailTheirTest(t *testing.T) {
+	otherStream := func(r twiliosynctest.Request) bool { return r.Stream == "bills" }
+	for _, tt := range []struct {
+		name   string
+		script func(*twiliosynctest.Server) // of a test with one request, to the stream "orders", if no fault brings more
+		want   string                       // the fault complained of
+	}{
+		{"no fault", func(*twiliosynctest.Server) {}, ""},
+		{"a fault met once", func(srv *twiliosynctest.Server) { srv.Next(1).Answer(404, 20404) }, ""},
+		{"a fault met less often than it could", func(srv *twiliosynctest.Server) { srv.Next(3).Answer(404, 20404) }, ""},
+		{"the next zero", func(srv *twiliosynctest.Server) { srv.Next(0).Answer(404, 20404) }, ""},
+		{"a fault for another stream", func(srv *twiliosynctest.Server) { srv.Next(1).ToStream("bills").LoseAnswer() },
+			`Next(1).ToStream("bills").LoseAnswer()`},
+		{"a fault that matches nothing", func(srv *twiliosynctest.Server) { srv.Every().Matching(otherStream).NeverAnswer() },
+			`Every().Matching(…).NeverAnswer()`},
+		{"a fault behind another", func(srv *twiliosynctest.Server) {
+			srv.Every().Answer(404, 20404)
+			srv.Every().AfterHandling().WithHeader("Retry-After", "2").Answer(500, 20500)
+		}, `Every().AfterHandling().WithHeader("Retry-After", "2").Answer(500, 20500)`},
+		{"a fault whose time was over", func(srv *twiliosynctest.Server) { srv.For(0).Delay(time.Second) }, `For(0s).Delay(1s)`},
+		{"a fault removed before a request met it", func(srv *twiliosynctest.Server) {
+			srv.Next(2).CutBody()
+			srv.Recover()
+		}, `Next(2).CutBody()`},
+		{"a fault removed after a request met it", func(srv *twiliosynctest.Server) {
+			srv.Every().Answer(404, 20404)
+			assert.Error(t, create(t.Context(), srv.Client(), "orders", 1))
+			srv.Recover()
+		}, ""},
+		{"a fault that is optional", func(srv *twiliosynctest.Server) { srv.Next(1).ToStream("bills").Optional().CutHeader() }, ""},
+		{"an optional fault that was removed", func(srv *twiliosynctest.Server) {
+			srv.Every().Optional().AnswerGarbage()
+			srv.Recover()
+		}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			networks(t, func(t *testing.T) {
+				test := &recorder{TB: t}
+				srv := twiliosynctest.NewServer(test)
+				tt.script(srv)
+				_ = create(t.Context(), srv.Client(), "orders", 1)
+				test.end()
+				if tt.want == "" {
+					assert.Empty(t, test.failures)
+					return
+				}
+				require.Len(t, test.failures, 1)
+				assert.Contains(t, test.failures[0], tt.want+" of faults_test.go:")
+			})
+		})
+	}
+}
+
+func TestTheComplaintNamesTheLineOfTheVerb(t *testing.T) {
+	test := &recorder{TB: t}
+	srv := twiliosynctest.NewServer(test)
+	fault := srv.Next(1)
+	_, _, line, _ := runtime.Caller(0)
+	fault.LoseAnswer()
+	test.end()
+	assert.Equal(t, []string{fmt.Sprintf("twiliosynctest: no request met the fault Next(1).LoseAnswer() of faults_test.go:%d; "+
+		"if that is all right, put Optional() before its last verb", line+1)}, test.failures)
 }

@@ -22,7 +22,7 @@ const (
 
 // newFake returns a server without a network.
 func newFake(opts ...twiliosynctest.Option) *twiliosynctest.Server {
-	return twiliosynctest.New(opts...).(*twiliosynctest.Server)
+	return twiliosynctest.New(opts...)
 }
 
 // newRequest returns a request that srv accepts as it is.
@@ -360,10 +360,9 @@ func TestOptionsRefuseNonsense(t *testing.T) {
 }
 
 func TestHandlerCanBeMountedAnywhere(t *testing.T) {
-	handler := twiliosynctest.New()
-	host := httptest.NewServer(handler)
+	srv := twiliosynctest.New()
+	host := httptest.NewServer(srv)
 	defer host.Close()
-	srv := handler.(*twiliosynctest.Server)
 	srv.URL = host.URL
 
 	client := srv.Client()

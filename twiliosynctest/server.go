@@ -116,25 +116,26 @@ func OnMessage(observe func(Message)) Option {
 }
 
 // NewServer starts a server that closes itself at the end of the test. It listens on a loopback address, or on an
-// in-memory network if the test runs in a testing/synctest bubble.
+// in-memory network if the test runs in a testing/synctest bubble. The test fails if a fault of the script was never met,
+// see [Fault].
 func NewServer(t testing.TB, opts ...Option) *Server {
 	t.Helper()
-	s := newServer(opts)
+	s := New(opts...)
 	if err := s.start(); err != nil {
 		t.Fatalf("twiliosynctest: cannot listen: %v", err)
 	}
-	t.Cleanup(s.Close)
+	t.Cleanup(func() {
+		t.Helper()
+		s.Close()
+		for _, complaint := range s.script.complaints() {
+			t.Error(complaint)
+		}
+	})
 	return s
 }
 
-// New returns a server without a network, to be mounted at the root of any HTTP server. Its dynamic type is *[Server],
-// which gives access to the messages and the fault script:
-//
-//	handler := twiliosynctest.New()
-//	fake := handler.(*twiliosynctest.Server)
-func New(opts ...Option) http.Handler { return newServer(opts) }
-
-func newServer(opts []Option) *Server {
+// New returns a server without a network, to be mounted at the root of any HTTP server. It is an [http.Handler].
+func New(opts ...Option) *Server {
 	s := &Server{
 		username:  defaultUsername,
 		password:  defaultPassword,

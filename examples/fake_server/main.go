@@ -47,7 +47,7 @@ func run(ctx context.Context, addr string, out io.Writer) error {
 	}
 	lines := log.New(out, "", 0) // one line at a time, also of messages that arrive together
 	fake := twiliosynctest.New(twiliosynctest.OnMessage(func(m twiliosynctest.Message) { lines.Print(describe(m)) }))
-	lines.Print(greeting(fake.(*twiliosynctest.Server), listener.Addr()))
+	lines.Print(greeting(fake, listener.Addr()))
 
 	server := &http.Server{Handler: fake}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
