@@ -2,24 +2,21 @@ package twiliosynctest
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// answer is what the server sends back.
+// answer is what the server sends back. The zero value stands for none.
 type answer struct {
-	status int
-	header http.Header
-	body   []byte
-}
-
-func created(message Message) *answer {
-	body := fmt.Appendf(nil, `{"sid":%q,"data":%s}`, message.SID, message.Data)
-	return &answer{http.StatusCreated, http.Header{}, body}
+	status  int
+	header  http.Header
+	body    []byte
+	code    int // of an error in Twilio's format
+	message string
 }
 
 // refusal returns an answer in Twilio's error format. Code 0 stands for an error without a code.
@@ -42,15 +39,11 @@ func refusalWith(status, code int, message string) *answer {
 	if code != 0 {
 		twilioError.MoreInfo = "https://www.twilio.com/docs/errors/" + strconv.Itoa(code)
 	}
-	body, _ := json.Marshal(twilioError) // of strings and numbers: never fails
 	header := http.Header{}
-	switch status {
-	case http.StatusUnauthorized:
+	if status == http.StatusUnauthorized {
 		header.Set("WWW-Authenticate", `Basic realm="Twilio API"`)
-	case http.StatusMethodNotAllowed:
-		header.Set("Allow", http.MethodPost)
 	}
-	return &answer{status, header, body}
+	return &answer{status, header, mustMarshal(twilioError), code, message}
 }
 
 // errorMessages are Twilio's words for an error, as far as they are known.
@@ -64,7 +57,13 @@ var errorMessages = map[int]string{
 	54006: "Request entity too large",
 	54008: "Invalid JSON",
 	54009: "Rate limit exceeded",
+	54010: "No parameters specified",
+	54011: "Invalid TTL",
 	54251: "Invalid Message Stream Message data",
+	54301: "Unique name already exists",
+	54302: "Invalid unique name",
+	54453: "Invalid page or page token",
+	54454: "Invalid page size",
 }
 
 // answer sends an answer of the service.
@@ -78,10 +77,10 @@ func (x *exchange) dressed(a *answer) *answer {
 		"Twilio-Request-Duration":    {fmt.Sprintf("%.3f", time.Since(x.record.Time).Seconds())},
 		"Twilio-Request-Id":          {newSID("RQ")},
 	}
-	for name, values := range a.header {
-		header[name] = values
-	}
-	return &answer{a.status, header, a.body}
+	maps.Copy(header, a.header)
+	dressed := *a
+	dressed.header = header
+	return &dressed
 }
 
 // send sends the answer as it is.
@@ -89,11 +88,14 @@ func (x *exchange) send(a *answer) { x.sendPart(a, len(a.body)) }
 
 // sendPart sends the header and the first n bytes of the body.
 func (x *exchange) sendPart(a *answer, n int) {
-	x.settle(a.status)
-	for name, values := range a.header {
-		x.w.Header()[name] = values
+	x.settle(a)
+	header := x.w.Header()
+	maps.Copy(header, a.header)
+	if a.status == http.StatusNoContent {
+		header.Del("Content-Type")
+	} else {
+		header.Set("Content-Length", strconv.Itoa(len(a.body)))
 	}
-	x.w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
 	x.w.WriteHeader(a.status)
 	_, _ = x.w.Write(a.body[:n]) // fails only if the client is gone, and then nobody is left to tell
 }

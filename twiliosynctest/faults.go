@@ -17,12 +17,14 @@ import (
 // A fault that no request has met fails the test of [NewServer] at its end, because the test then shows less than it
 // says. That also goes for a fault removed by [Server.Recover] or by the time. [Fault.Optional] allows it.
 //
-// Each verb says whether the message counts as handled, which means that it passed the server's checks and is among
-// [Server.Messages]. [Fault.AfterHandling] turns a fault which does not handle the message into one that does.
+// Each verb says whether the request is handled, which means that the server checks it and lets it take effect: a message
+// is among [Server.Messages], a stream is created. [Fault.AfterHandling] turns a fault which does not handle the request
+// into one that does.
 type Fault struct {
 	server      *Server
 	reach       reach
-	left        int // requests still to hit, for a fault that reaches a number of them
+	number      int // of requests, for a fault that reaches a number of them
+	left        int // of that number
 	length      time.Duration
 	until       time.Time // for a fault that reaches a time
 	matchers    []func(*exchange) bool
@@ -46,7 +48,7 @@ const (
 )
 
 // Next begins a fault for the next n requests, each of which uses it up by one.
-func (s *Server) Next(n int) Fault { return Fault{server: s, reach: reachNumber, left: n} }
+func (s *Server) Next(n int) Fault { return Fault{server: s, reach: reachNumber, number: n, left: n} }
 
 // For begins a fault for the requests that arrive within this time from now.
 func (s *Server) For(d time.Duration) Fault {
@@ -59,10 +61,24 @@ func (s *Server) Every() Fault { return Fault{server: s, reach: reachAll} }
 // Recover removes all faults: from now on, requests go through. Faults that no request has met until then were never met.
 func (s *Server) Recover() { s.script.clear() }
 
-// ToStream restricts the fault to requests that publish to this stream, given by unique name or SID.
+// Faults returns the lines of the fault script that are in force, in the order in which they are tried, with what is left
+// of Next: "Next(1).ToStream(\"orders\").LoseAnswer()".
+func (s *Server) Faults() []string { return s.script.inForce(time.Now()) }
+
+// ToStream restricts the fault to requests that name this stream in their path, given by unique name or SID: those that
+// publish to it, fetch, update or delete it.
 func (f Fault) ToStream(stream string) Fault {
 	sid := streamSID(stream)
-	return f.where(fmt.Sprintf("ToStream(%q)", stream), func(x *exchange) bool { return x.address.streamSID == sid })
+	return f.where(fmt.Sprintf("ToStream(%q)", stream), func(x *exchange) bool {
+		return x.address.stream != "" && streamSID(x.address.stream) == sid
+	})
+}
+
+// ToOperation restricts the fault to requests of an operation, given by its id in Twilio's OpenAPI description:
+// CreateStreamMessage, CreateSyncStream, FetchSyncStream, UpdateSyncStream, DeleteSyncStream or ListSyncStream.
+func (f Fault) ToOperation(id string) Fault {
+	checkOperation(id)
+	return f.where(fmt.Sprintf("ToOperation(%q)", id), func(x *exchange) bool { return x.record.Operation == id })
 }
 
 // Matching restricts the fault to requests for which match returns true. The request has been read, and neither has a
@@ -104,7 +120,7 @@ func (f Fault) Optional() Fault {
 	return f.saying("Optional()")
 }
 
-// AfterHandling makes the server first handle the message as if there were no fault:
+// AfterHandling makes the server first handle the request as if there were no fault:
 //
 //	srv.Next(1).AfterHandling().Answer(500, 20500)
 func (f Fault) AfterHandling() Fault {
@@ -112,7 +128,7 @@ func (f Fault) AfterHandling() Fault {
 	return f.saying("AfterHandling()")
 }
 
-// Answer answers with this status and an error of this code in Twilio's format, without a code if it is 0. The message is
+// Answer answers with this status and an error of this code in Twilio's format, without a code if it is 0. The request is
 // not handled.
 func (f Fault) Answer(status, code int) {
 	checkStatus(status)
@@ -125,10 +141,10 @@ func (f Fault) Answer(status, code int) {
 	})
 }
 
-// Respond answers with exactly this, such as the HTML page of a proxy. The message is not handled.
+// Respond answers with exactly this, such as the HTML page of a proxy. The request is not handled.
 func (f Fault) Respond(status int, body string) {
 	checkStatus(status)
-	f.saying("Respond(%d, …)", status).do(func(x *exchange, _ *answer) { x.send(&answer{status, f.header, []byte(body)}) })
+	f.saying("Respond(%d, …)", status).do(func(x *exchange, _ *answer) { x.send(&answer{status: status, header: f.header, body: []byte(body)}) })
 }
 
 // checkStatus panics where net/http would, but at the line of the script that is wrong.
@@ -138,8 +154,8 @@ func checkStatus(status int) {
 	}
 }
 
-// Delay lets the request through after this time. The message is handled then, or never if the client has gone away in
-// the meantime. With AfterHandling the message is handled at once and only the answer is late.
+// Delay lets the request through after this time. It is handled then, or never if the client has gone away in the
+// meantime. With AfterHandling it is handled at once and only the answer is late.
 func (f Fault) Delay(d time.Duration) {
 	f.saying("Delay(%v)", d).do(func(x *exchange, handled *answer) {
 		x.wait(time.After(d))
@@ -150,26 +166,26 @@ func (f Fault) Delay(d time.Duration) {
 	})
 }
 
-// NeverAnswer reads the request and then keeps the client waiting until it goes away or the server closes. The message is
+// NeverAnswer reads the request and then keeps the client waiting until it goes away or the server closes. The request is
 // not handled.
 func (f Fault) NeverAnswer() {
 	f.saying("NeverAnswer()").do(func(x *exchange, _ *answer) { x.wait(nil) })
 }
 
-// Reset resets the connection without reading the request's body, unless it was needed for Matching. The message is not
+// Reset resets the connection without reading the request's body, unless it was needed for Matching. The request is not
 // handled.
 func (f Fault) Reset() {
 	f.saying("Reset()").do(func(x *exchange, _ *answer) { x.cut("") })
 }
 
-// LoseAnswer handles the message and resets the connection instead of answering: the client cannot know that the message
+// LoseAnswer handles the request and resets the connection instead of answering: the client cannot know that the message
 // was published.
 func (f Fault) LoseAnswer() {
 	f.handleFirst = true
 	f.saying("LoseAnswer()").do(func(x *exchange, _ *answer) { x.cut("") })
 }
 
-// CutHeader handles the message and resets the connection within the header of the answer: the client knows no more than
+// CutHeader handles the request and resets the connection within the header of the answer: the client knows no more than
 // after LoseAnswer.
 func (f Fault) CutHeader() {
 	f.handleFirst = true
@@ -178,8 +194,8 @@ func (f Fault) CutHeader() {
 	})
 }
 
-// CutBody handles the message and closes the connection within the body of the answer: the client has the status, usually
-// 201, but not the message.
+// CutBody handles the request and closes the connection within the body of the answer: the client has the status, usually
+// 201, but not the message. An answer without a body, such as to DeleteSyncStream, arrives whole.
 func (f Fault) CutBody() {
 	f.handleFirst = true
 	f.saying("CutBody()").do(func(x *exchange, handled *answer) {
@@ -189,7 +205,7 @@ func (f Fault) CutBody() {
 	})
 }
 
-// AnswerGarbage answers with something that is not HTTP. The message is not handled.
+// AnswerGarbage answers with something that is not HTTP. The request is not handled.
 func (f Fault) AnswerGarbage() {
 	f.saying("AnswerGarbage()").do(func(x *exchange, _ *answer) {
 		x.cut("\x16\x03\x01 this is not an HTTP answer\r\n\r\n")
@@ -219,12 +235,12 @@ func caller() string {
 // packagePath begins the names of this package's functions.
 const packagePath = "github.com/twiliosync/twiliosync-go/twiliosynctest"
 
-// line returns the line of the script, with what is left of Next.
-func (f *Fault) line() string {
+// line returns the line of the script, with this number for Next.
+func (f *Fault) line(number int) string {
 	first := "Every()"
 	switch f.reach {
 	case reachNumber:
-		first = fmt.Sprintf("Next(%d)", f.left)
+		first = fmt.Sprintf("Next(%d)", number)
 	case reachTime:
 		first = fmt.Sprintf("For(%v)", f.length)
 	}
@@ -256,6 +272,9 @@ func (s *Server) faultFor(x *exchange) *Fault {
 	}
 	for _, fault := range s.script.lines() {
 		if fault.matches(x) && s.script.take(fault, x.record.Time) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			x.record.Fault = fault.line(fault.number)
 			return fault
 		}
 	}
@@ -265,9 +284,10 @@ func (s *Server) faultFor(x *exchange) *Fault {
 // script holds the faults to come, in the order in which they are tried. Matchers run without its lock, so that they may
 // use the server.
 type script struct {
-	mu     sync.Mutex
-	faults []*Fault // replaced, never changed
-	unmet  []*Fault // that are over
+	mu      sync.Mutex
+	faults  []*Fault // replaced, never changed
+	unmet   []*Fault // that are over
+	forgets bool     // keeps no unmet faults, since there is no test to fail
 }
 
 func (s *script) lines() []*Fault {
@@ -320,11 +340,22 @@ func (s *script) remove(over func(*Fault) bool) {
 		switch {
 		case !over(fault):
 			kept = append(kept, fault)
-		case !fault.met && !fault.optional:
+		case !fault.met && !fault.optional && !s.forgets:
 			s.unmet = append(s.unmet, fault)
 		}
 	}
 	s.faults = kept
+}
+
+func (s *script) inForce(now time.Time) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remove(func(fault *Fault) bool { return fault.reach == reachTime && !now.Before(fault.until) })
+	var lines []string
+	for _, fault := range s.faults {
+		lines = append(lines, fault.line(fault.left))
+	}
+	return lines
 }
 
 // complaints ends the script and returns a sentence about each fault that was never met.
@@ -335,7 +366,7 @@ func (s *script) complaints() []string {
 	var sentences []string
 	for _, fault := range s.unmet {
 		sentences = append(sentences, fmt.Sprintf("twiliosynctest: no request met the fault %s of %s; "+
-			"if that is all right, put Optional() before its last verb", fault.line(), fault.scripted))
+			"if that is all right, put Optional() before its last verb", fault.line(fault.number), fault.scripted))
 	}
 	s.unmet = nil
 	return sentences
@@ -355,7 +386,7 @@ func (x *exchange) wait(alarm <-chan time.Time) {
 // cut sends these bytes instead of an answer and resets the connection. Where the server it is mounted in does not give
 // the connection away, as with HTTP/2, nothing is sent.
 func (x *exchange) cut(bytes string) {
-	x.settle(0)
+	x.settle(&answer{})
 	conn, _, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler)

@@ -130,6 +130,8 @@ func TestFaultsHitWhatTheyName(t *testing.T) {
 			srv.Every().Answer(500, 0)
 			srv.Every().Answer(503, 0)
 		}, []int{500, 500, 500, 500, 500}},
+		{"all of an operation", func(srv *twiliosynctest.Server) { srv.Next(1).ToOperation("CreateStreamMessage").Answer(503, 0) }, []int{503, 201, 201, 201, 201}},
+		{"none of another operation", func(srv *twiliosynctest.Server) { srv.Every().ToOperation("UpdateSyncStream").Answer(503, 0) }, []int{201, 201, 201, 201, 201}},
 		{"requests that would be refused too", func(srv *twiliosynctest.Server) {
 			srv.Every().Matching(func(r twiliosynctest.Request) bool { return r.Stream == "a" && r.Method == "POST" }).Answer(503, 0)
 		}, []int{503, 201, 503, 201, 503}},
@@ -236,6 +238,32 @@ func TestStatusesThatAreNoAnswersPanicInTheScript(t *testing.T) {
 		assert.Panics(t, func() { newFake().Next(1).Answer(status, 0) }, status)
 		assert.Panics(t, func() { newFake().Next(1).Respond(status, "") }, status)
 	}
+}
+
+func TestOperationsThatDoNotExistPanicInTheScript(t *testing.T) {
+	assert.PanicsWithValue(t, `twiliosynctest: there is no operation "CreateStream"; the operations are `+
+		`CreateStreamMessage, CreateSyncStream, ListSyncStream, FetchSyncStream, UpdateSyncStream, DeleteSyncStream`,
+		func() { newFake().Next(1).ToOperation("CreateStream") })
+}
+
+func TestFaultsListsWhatIsInForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newFake()
+		assert.Empty(t, srv.Faults())
+		srv.Every().ToOperation("FetchSyncStream").Reset()
+		srv.For(time.Hour).ToStream("bills").Respond(502, "<html>")
+		srv.Next(2).WithHeader("Retry-After", "2").Answer(429, 54009)
+		publish(srv, orders, `{}`)
+		assert.Equal(t, []string{
+			`Next(1).WithHeader("Retry-After", "2").Answer(429, 54009)`,
+			`For(1h0m0s).ToStream("bills").Respond(502, …)`,
+			`Every().ToOperation("FetchSyncStream").Reset()`,
+		}, srv.Faults())
+
+		publish(srv, orders, `{}`)
+		time.Sleep(time.Hour)
+		assert.Equal(t, []string{`Every().ToOperation("FetchSyncStream").Reset()`}, srv.Faults())
+	})
 }
 
 func TestDelayIsAsLongAsItSays(t *testing.T) {

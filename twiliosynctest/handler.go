@@ -1,23 +1,19 @@
 package twiliosynctest
 
 import (
-	"encoding/json"
+	"errors"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
-
-// maxDataSize is the largest Data, in bytes of JSON.
-const maxDataSize = 4096
 
 // ServeHTTP handles one request. It implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := s.arrive(w, r)
-	defer x.settle(0)
+	defer x.settle(&answer{})
 	if fault := s.faultFor(x); fault != nil {
 		fault.play(x)
 		return
@@ -27,25 +23,32 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // exchange is one request and its answer.
 type exchange struct {
-	server    *Server
-	w         http.ResponseWriter
-	r         *http.Request
-	record    *Request // its changing fields are guarded by Server.mu
-	address   address
-	addressed bool // the path is the one to publish to
+	server *Server
+	w      http.ResponseWriter
+	r      *http.Request
+	record *Request // its changing fields are guarded by Server.mu
+	route
 
 	concurrent int  // requests served for the account at arrival, this one included
 	surplus    bool // the request is beyond the concurrency limit and holds no slot
 	settled    bool
 
 	bodyRead bool
+	bodyErr  *http.MaxBytesError // of a handler around the server
+	form     url.Values
 	formErr  error
+	params   parameters
+
+	// While the operation is performed:
+	now     time.Time
+	service *service
+	stream  *stream
+	message *Message // that was accepted
 }
 
 // arrive records a request and takes a slot of the account's concurrency for it.
 func (s *Server) arrive(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{server: s, w: w, r: r}
-	x.address, x.addressed = parseAddress(r.URL.EscapedPath())
+	x := &exchange{server: s, w: w, r: r, route: routeOf(r)}
 	x.record = &Request{
 		Method:     r.Method,
 		Path:       r.URL.RequestURI(),
@@ -53,11 +56,14 @@ func (s *Server) arrive(w http.ResponseWriter, r *http.Request) *exchange {
 		Stream:     x.address.stream,
 		Header:     maskedHeader(r.Header),
 	}
+	if x.operation != nil {
+		x.record.Operation = x.operation.id
+	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x.record.Time = time.Now()
-	s.requests = append(s.requests, x.record)
+	s.requests.add(x.record)
 	x.concurrent = s.active + 1
 	x.surplus = s.concurrencyLimit > 0 && s.active >= s.concurrencyLimit
 	if !x.surplus {
@@ -66,19 +72,24 @@ func (s *Server) arrive(w http.ResponseWriter, r *http.Request) *exchange {
 	return x
 }
 
-// settle records the status of the answer, 0 for none, and frees the slot. It comes before the answer, so that a client
-// which has the answer finds both done. Only the first call counts.
-func (x *exchange) settle(status int) {
+// settle records the answer, the zero one if there is none, and frees the slot. It comes before the answer, so that a
+// client which has the answer finds both done. Only the first call counts.
+func (x *exchange) settle(a *answer) {
 	if x.settled {
 		return
 	}
 	x.settled = true
+	x.server.onRequest(x.settledAs(a))
+}
+
+func (x *exchange) settledAs(a *answer) Request {
 	x.server.mu.Lock()
 	defer x.server.mu.Unlock()
-	x.record.Status = status
+	x.record.Status, x.record.Code, x.record.Message = a.status, a.code, a.message
 	if !x.surplus {
 		x.server.active--
 	}
+	return *x.record
 }
 
 // readBody reads the body and the form in it, unless that is done. It gives up the request if the client goes away.
@@ -87,125 +98,111 @@ func (x *exchange) readBody() {
 		return
 	}
 	body, err := io.ReadAll(x.r.Body)
-	if err != nil {
+	if errors.As(err, &x.bodyErr) {
+		body = nil
+	} else if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	x.bodyRead = true
-	data, formErr := dataField(x.r.Header, string(body))
+	x.form, x.formErr = parseForm(x.r.Header, string(body))
 
 	x.server.mu.Lock()
 	defer x.server.mu.Unlock()
-	x.formErr = formErr
-	x.record.Body, x.record.Data = string(body), data
+	x.record.Body = string(body)
+	if x.form.Has("Data") {
+		x.record.Data = []byte(x.form.Get("Data"))
+	}
 }
 
-// dataField returns the form field Data, nil if there is none.
-func dataField(header http.Header, body string) (json.RawMessage, error) {
+// parseForm returns the fields of a form, none if the body is something else. The separator of fields is "&" alone, so
+// a semicolon is data, which [url.ParseQuery] refuses.
+func parseForm(header http.Header, body string) (url.Values, error) {
 	mediaType, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
 	if mediaType != "application/x-www-form-urlencoded" {
 		return nil, nil
 	}
-	form, err := url.ParseQuery(body)
-	if !form.Has("Data") {
-		return nil, err
-	}
-	return json.RawMessage(form.Get("Data")), err
+	return url.ParseQuery(strings.ReplaceAll(body, ";", "%3B"))
 }
 
-// handle does what the service does with a request and returns its answer.
+// handle does what the service does with a request and returns its answer. The order of the checks is documented for the
+// package.
 func (x *exchange) handle() *answer {
 	x.readBody()
-	if refusal := x.check(); refusal != nil {
-		return refusal
+	for _, check := range []func() *answer{x.checkAccess, x.checkRoute, x.checkStream, x.checkParameters} {
+		if refusal := check(); refusal != nil {
+			return refusal
+		}
 	}
-	message, refusal := x.publish()
-	if refusal != nil {
-		return refusal
+	a := x.perform()
+	if x.message != nil {
+		x.server.onMessage(*x.message)
 	}
-	x.server.onMessage(message)
-	return created(message)
+	return a
 }
 
-// check returns the first objection to a request, nil if there is none. The order is documented for the package.
-func (x *exchange) check() *answer {
+func (x *exchange) checkAccess() *answer {
 	username, password, _ := x.r.BasicAuth()
-	data := x.record.Data
 	switch {
 	case username != x.server.username || password != x.server.password:
 		return refusal(http.StatusUnauthorized, 20003)
-	case !x.addressed:
-		return x.notFound()
-	case x.r.Method != http.MethodPost:
-		return refusal(http.StatusMethodNotAllowed, 20004)
-	case !x.server.exists(x.address):
-		return x.notFound()
-	case x.formErr != nil:
-		return refusal(http.StatusBadRequest, 54008)
-	case data == nil:
-		return refusal(http.StatusBadRequest, 20001)
-	case !utf8.Valid(data) || !json.Valid(data):
-		return refusal(http.StatusBadRequest, 54008)
-	case !isObject(data):
-		return refusal(http.StatusBadRequest, 54251)
-	case len(data) > maxDataSize:
-		return refusal(http.StatusRequestEntityTooLarge, 54006)
+	case x.surplus:
+		return refusal(http.StatusTooManyRequests, 20429)
 	}
 	return nil
 }
 
-func isObject(validJSON []byte) bool {
-	return strings.HasPrefix(strings.TrimLeft(string(validJSON), " \t\r\n"), "{")
+func (x *exchange) checkRoute() *answer {
+	switch {
+	case x.methods == nil:
+		return x.notFound()
+	case x.operation == nil:
+		a := refusal(http.StatusMethodNotAllowed, 20004)
+		a.header.Set("Allow", strings.Join(x.methods, ", "))
+		return a
+	case !x.address.canExist():
+		return x.notFound()
+	}
+	return nil
 }
 
-func (s *Server) exists(a address) bool {
-	return a.canExist() && (s.existing == nil || s.existing[a.streamSID])
+func (x *exchange) checkStream() *answer {
+	x.server.mu.Lock()
+	defer x.server.mu.Unlock()
+	return x.find()
 }
 
-// publish records the message, unless a limit is reached.
-func (x *exchange) publish() (Message, *answer) {
-	s := x.server
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	if x.surplus {
-		return Message{}, refusal(http.StatusTooManyRequests, 20429)
+func (x *exchange) checkParameters() *answer {
+	if x.bodyErr != nil {
+		return refusal(http.StatusRequestEntityTooLarge, 54006)
 	}
-	if !s.withinRate(x.address, now) {
-		return Message{}, refusal(http.StatusTooManyRequests, 54009)
-	}
-	message := Message{
-		SID:        newSID("TZ"),
-		ServiceSID: x.address.service,
-		StreamSID:  x.address.streamSID,
-		Stream:     x.address.stream,
-		Data:       x.record.Data,
-		Time:       now,
-		Header:     x.record.Header,
-	}
-	s.stream(message.StreamSID).add(message)
-	x.record.Handled = true
-	return message, nil
+	return x.operation.read(x)
 }
 
-// withinRate counts a message of the stream if the stream's rate allows it. It needs the lock.
-func (s *Server) withinRate(a address, now time.Time) bool {
-	if s.rate.messages == 0 {
-		return true
+// perform lets the operation take effect.
+func (x *exchange) perform() *answer {
+	x.server.mu.Lock()
+	defer x.server.mu.Unlock()
+	if refusal := x.find(); refusal != nil {
+		return refusal // the stream has gone since it was checked
 	}
-	key := windowKey{a.service, a.streamSID}
-	if s.windows[key] == nil {
-		s.windows[key] = new(window)
-	}
-	return s.rate.allow(s.windows[key], now)
+	a := x.operation.do(x)
+	x.record.Handled = a.code == 0
+	return a
 }
 
-// stream returns a stream given by unique name or SID. It needs the lock.
-func (s *Server) stream(id string) *stream {
-	sid := streamSID(id)
-	if s.streams[sid] == nil {
-		s.streams[sid] = new(stream)
+// find looks up the service and the stream, and refuses the request if it names a stream that is missing. It needs the
+// lock.
+func (x *exchange) find() *answer {
+	x.now = time.Now()
+	x.service = x.server.service(x.address.service, x.now)
+	x.stream = x.service.find(x.address.stream, x.now)
+	if x.address.stream == "" || x.stream != nil {
+		return nil
 	}
-	return s.streams[sid]
+	if x.operation == createStreamMessage && !x.server.strict {
+		return nil
+	}
+	return x.notFound()
 }
 
 // request returns the request as it is known so far.

@@ -53,6 +53,7 @@ func TestServerAcceptsWhatTheServiceAccepts(t *testing.T) {
 		{"an object", orders, `{"id":1}`, "orders"},
 		{"an empty object", orders, `{}`, "orders"},
 		{"an object with space around and inside", orders, " \r\n\t{ \"id\" : 1 }\n", "orders"},
+		{"a semicolon", orders, `{"a":"b;c"}`, "orders"},
 		{"characters that HTML escapes", orders, `{"a":"<b>&amp;"}`, "orders"},
 		{"characters of all planes", orders, `{"a":"äλ漢😀"}`, "orders"},
 		{"numbers that float64 would change", orders, `{"n":12345678901234567890.10}`, "orders"},
@@ -110,7 +111,7 @@ func TestServerRefusesWhatTheServiceRefuses(t *testing.T) {
 		{"the root", "/", `{}`, nil, 404, 20404},
 		{"another version", strings.Replace(orders, "/v1/", "/v2/", 1), `{}`, nil, 404, 20404},
 		{"another resource", strings.Replace(orders, "Streams", "Documents", 1), `{}`, nil, 404, 20404},
-		{"the stream itself, as after an unencoded #", "/v1/Services/" + service + "/Streams/orders", `{}`, nil, 404, 20404},
+		{"a stream that is missing, as after an unencoded #", "/v1/Services/" + service + "/Streams/orders", `{}`, nil, 404, 20404},
 		{"a trailing slash", orders + "/", `{}`, nil, 404, 20404},
 		{"a prefix", "/api" + orders, `{}`, nil, 404, 20404},
 		{"an unencoded slash in a name", inStream("a/b"), `{}`, nil, 404, 20404},
@@ -185,6 +186,25 @@ func assertTwilioError(t *testing.T, w *httptest.ResponseRecorder, status, code 
 	assert.Equal(t, status, body.Status)
 	assert.NotEmpty(t, body.Message)
 	assert.Equal(t, "https://www.twilio.com/docs/errors/"+strconv.Itoa(code), body.MoreInfo)
+}
+
+func TestASemicolonInAFormIsData(t *testing.T) {
+	for _, body := range []string{`Data={"note":"a;b"}`, `Data={"note":"a;b"}&note=a;b`, `note=a;b&Data={"note":"a;b"}`} {
+		srv := newFake()
+		r := newRequest(srv, orders, "")
+		r.Body = io.NopCloser(strings.NewReader(body))
+		assert.Equal(t, 201, serve(srv, r).Code, body)
+		require.Len(t, srv.Messages("orders"), 1)
+		assert.Equal(t, `{"note":"a;b"}`, string(srv.Messages("orders")[0].Data))
+	}
+}
+
+func TestABodyBeyondTheBoundOfTheHostIsTooLarge(t *testing.T) {
+	srv := newFake()
+	w := httptest.NewRecorder()
+	http.MaxBytesHandler(srv, 8192).ServeHTTP(w, newRequest(srv, orders, objectOf(9000)))
+	assertTwilioError(t, w, 413, 54006)
+	assert.Empty(t, srv.Requests()[0].Body)
 }
 
 func TestServerAnswersTheFirstObjection(t *testing.T) {
@@ -324,8 +344,14 @@ func TestRequestsHoldsAllThatArrived(t *testing.T) {
 	assert.True(t, first.Handled)
 	assert.False(t, first.Time.IsZero())
 
+	assert.Equal(t, "CreateStreamMessage", first.Operation)
+	assert.Zero(t, first.Code)
+
 	assert.Equal(t, "/nowhere", second.Path)
+	assert.Empty(t, second.Operation)
 	assert.Equal(t, 404, second.Status)
+	assert.Equal(t, 20404, second.Code)
+	assert.Equal(t, "The requested resource /nowhere was not found", second.Message)
 	assert.Equal(t, `null`, string(second.Data))
 	assert.Empty(t, second.Stream)
 	assert.False(t, second.Handled)
@@ -350,10 +376,45 @@ func TestOnMessageSeesAcceptedMessagesOnly(t *testing.T) {
 	assert.Equal(t, srv.Messages("orders"), seen)
 }
 
+func TestOnRequestSeesEachRequestAsItEnds(t *testing.T) {
+	var srv *twiliosynctest.Server
+	var seen []twiliosynctest.Request
+	srv = newFake(twiliosynctest.OnRequest(func(r twiliosynctest.Request) {
+		assert.Equal(t, r, srv.Requests()[len(seen)], "observers may use the server")
+		seen = append(seen, r)
+	}))
+	publish(srv, orders, `{}`)
+	publish(srv, orders, `null`)
+	srv.Next(2).Answer(429, 54009)
+	srv.Next(1).LoseAnswer()
+	publish(srv, orders, `{}`)
+	publish(srv, orders, `{}`)
+	assert.Panics(t, func() { publish(srv, orders, `{}`) }, "for net/http, which cuts the connection")
+
+	type end struct {
+		status, code int
+		message      string
+		fault        string
+		handled      bool
+	}
+	var ends []end
+	for _, r := range seen {
+		ends = append(ends, end{r.Status, r.Code, r.Message, r.Fault, r.Handled})
+	}
+	assert.Equal(t, []end{
+		{201, 0, "", "", true},
+		{400, 54251, "Invalid Message Stream Message data", "", false},
+		{429, 54009, "Rate limit exceeded", "Next(2).Answer(429, 54009)", false},
+		{429, 54009, "Rate limit exceeded", "Next(2).Answer(429, 54009)", false},
+		{0, 0, "", "Next(1).LoseAnswer()", true},
+	}, ends)
+}
+
 func TestOptionsRefuseNonsense(t *testing.T) {
-	assert.PanicsWithValue(t, "twiliosynctest: WithStreamRateLimit(0, 10ns): both values must be positive",
-		func() { twiliosynctest.WithStreamRateLimit(0, 10) })
+	assert.PanicsWithValue(t, "twiliosynctest: WithStreamRateLimit(-1, 10ns): both values must be positive, or the number 0 for no limit",
+		func() { twiliosynctest.WithStreamRateLimit(-1, 10) })
 	assert.Panics(t, func() { twiliosynctest.WithStreamRateLimit(1, 0) })
+	assert.Panics(t, func() { twiliosynctest.WithRetention(0) })
 	assert.Panics(t, func() { twiliosynctest.WithConcurrencyLimit(0) })
 	assert.PanicsWithValue(t, "twiliosynctest: Client needs the server's URL: use NewServer, or set URL to where the handler is mounted",
 		func() { newFake().Client() })

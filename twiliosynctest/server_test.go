@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"runtime"
 	"strings"
 	"sync"
@@ -45,9 +46,48 @@ func TestNewServerUsesSocketsOutsideOfABubble(t *testing.T) {
 func TestNewServerUsesMemoryInsideABubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := twiliosynctest.NewServer(t)
-		assert.Equal(t, "http://localhost", srv.URL)
+		assert.Equal(t, "http://127.0.0.1:1", srv.URL)
 		require.NoError(t, create(t.Context(), srv.Client(), "orders", 1))
 		assert.Len(t, srv.Messages("orders"), 1)
+	})
+}
+
+func TestAServerIsOfUseOnlyWhereItWasMade(t *testing.T) {
+	const (
+		madeInside    = "twiliosynctest: the server was made inside of a testing/synctest bubble and is used outside: make it where it is used"
+		madeOutside   = "twiliosynctest: the server was made outside of a testing/synctest bubble and is used inside of one: make it where it is used"
+		madeElsewhere = "twiliosynctest: the server was made in another testing/synctest bubble: make it where it is used"
+	)
+	refuses := func(t *testing.T, srv *twiliosynctest.Server, sentence string) {
+		t.Helper()
+		assert.PanicsWithValue(t, sentence, func() { srv.Client() })
+		_, err := srv.WaitForMessages(t.Context(), "orders", 1)
+		assert.EqualError(t, err, sentence)
+	}
+	var inside *twiliosynctest.Server
+	var client *twiliosync.Client
+	outside := twiliosynctest.NewServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		inside = twiliosynctest.NewServer(t)
+		client = inside.Client(once())
+		refuses(t, outside, madeOutside)
+	})
+
+	refuses(t, inside, madeInside)
+	assert.ErrorContains(t, create(t.Context(), client, "orders", 1), madeInside)
+	synctest.Test(t, func(t *testing.T) {
+		refuses(t, inside, madeElsewhere)
+		assert.ErrorContains(t, create(t.Context(), client, "orders", 1), madeElsewhere)
+	})
+}
+
+func TestAClientThatDialsForRealInABubbleIsRefusedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := twiliosynctest.NewServer(t)
+		client, err := twiliosync.NewClient(twiliosync.BasicAuth(srv.Credentials()), twiliosync.WithBaseURL(srv.URL), once())
+		require.NoError(t, err)
+		assert.Equal(t, twiliosync.OutcomeNotSent, twiliosync.OutcomeOf(create(t.Context(), client, "orders", 1)))
+		assert.Empty(t, srv.Requests())
 	})
 }
 
@@ -236,6 +276,89 @@ func TestCloseCutsWhatIsBeingServed(t *testing.T) {
 		assert.Equal(t, twiliosync.OutcomeNotSent, twiliosync.OutcomeOf(create(t.Context(), client, "orders", 2)))
 		assert.Empty(t, srv.Messages("orders"))
 		srv.Close()
+	})
+}
+
+func TestCloseReturnsFromWithinARequest(t *testing.T) {
+	for name, closeFrom := range map[string]func(t *testing.T, shut func()) *twiliosynctest.Server{
+		"OnMessage": func(t *testing.T, shut func()) *twiliosynctest.Server {
+			return twiliosynctest.NewServer(t, twiliosynctest.OnMessage(func(twiliosynctest.Message) { shut() }))
+		},
+		"OnRequest": func(t *testing.T, shut func()) *twiliosynctest.Server {
+			return twiliosynctest.NewServer(t, twiliosynctest.OnRequest(func(twiliosynctest.Request) { shut() }))
+		},
+		"Matching": func(t *testing.T, shut func()) *twiliosynctest.Server {
+			srv := twiliosynctest.NewServer(t)
+			srv.Every().Optional().Matching(func(twiliosynctest.Request) bool { shut(); return false }).Reset()
+			return srv
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			networks(t, func(t *testing.T) {
+				var srv *twiliosynctest.Server
+				var both sync.WaitGroup
+				both.Add(2)
+				srv = closeFrom(t, func() {
+					both.Done()
+					both.Wait()
+					srv.Close()
+				})
+				client := srv.Client(once())
+				var running sync.WaitGroup
+				for n := range 2 {
+					running.Go(func() {
+						assert.Equal(t, twiliosync.OutcomeUnknown, twiliosync.OutcomeOf(create(t.Context(), client, "orders", n)))
+					})
+				}
+				running.Wait()
+			})
+		})
+	}
+}
+
+func TestWithRetentionKeepsTheNewest(t *testing.T) {
+	srv := newFake(twiliosynctest.WithRetention(3))
+	for n := range 20 {
+		for _, stream := range []string{"orders", "bills"} {
+			publish(srv, strings.Replace(orders, "orders", stream, 1), fmt.Sprintf(`{"n":%d}`, n))
+			messages := srv.Messages(stream)
+			require.Len(t, messages, min(n+1, 3))
+			assert.Equal(t, fmt.Sprintf(`{"n":%d}`, n), string(messages[len(messages)-1].Data))
+			assert.Equal(t, fmt.Sprintf(`{"n":%d}`, max(0, n-2)), string(messages[0].Data))
+		}
+	}
+	assert.Len(t, srv.Requests(), 3)
+	assert.Equal(t, `{"n":19}`, string(srv.Requests()[2].Data))
+
+	messages, err := srv.WaitForMessages(t.Context(), "orders", 20)
+	require.NoError(t, err, "those forgotten count")
+	assert.Len(t, messages, 3)
+}
+
+func TestResetForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := newFake(twiliosynctest.WithStreamRateLimit(1, time.Hour), twiliosynctest.WithStreams("orders"))
+		fields := url.Values{"UniqueName": {"bills"}}
+		require.Equal(t, 201, call(srv, "POST", streams, fields).Code)
+		require.Equal(t, 201, publish(srv, orders, `{"n":1}`).Code)
+		srv.Every().Answer(503, 20503)
+		waited := make(chan []twiliosynctest.Message)
+		go func() {
+			messages, err := srv.WaitForMessages(t.Context(), "orders", 2)
+			assert.NoError(t, err)
+			waited <- messages
+		}()
+		synctest.Wait()
+
+		srv.Reset()
+		assert.Empty(t, srv.Messages("orders"))
+		assert.Empty(t, srv.Requests())
+		assert.Empty(t, srv.Faults())
+		assert.Len(t, srv.Streams(service), 1, "the one that was given")
+		assert.Equal(t, 201, publish(srv, orders, `{"n":2}`).Code)
+		time.Sleep(time.Hour)
+		assert.Equal(t, 201, publish(srv, orders, `{"n":3}`).Code)
+		assert.Len(t, <-waited, 2, "who waits goes on waiting")
 	})
 }
 
