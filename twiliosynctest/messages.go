@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -69,6 +71,7 @@ func (s *Server) messagesAndNotice(stream string) ([]Message, int, <-chan struct
 // box holds what was published to the streams of a SID.
 type box struct {
 	messages record[Message]
+	used     time.Time     // by the last message
 	changed  chan struct{} // closed at the next message; nil while nobody waits
 }
 
@@ -80,7 +83,35 @@ func (s *Server) box(streamSID string) *box {
 	return s.boxes[streamSID]
 }
 
+// maxKeptStreams is the number of streams with messages that a server with a retention keeps.
+const maxKeptStreams = 10_000
+
+// makeRoom forgets half of the streams with messages, those not used for longest, if there are too many to keep. Streams
+// that were created stay. It needs the lock.
+func (s *Server) makeRoom(now time.Time) {
+	if s.retention == 0 || len(s.boxes) < maxKeptStreams {
+		return
+	}
+	byAge := slices.SortedFunc(maps.Keys(s.boxes), func(a, b string) int { return s.boxes[a].used.Compare(s.boxes[b].used) })
+	for _, streamSID := range byAge[:len(byAge)/2] {
+		if s.boxes[streamSID].changed == nil { // nobody waits for its messages
+			delete(s.boxes, streamSID)
+		}
+	}
+	for sid, service := range s.services {
+		for _, stream := range service.list(now) {
+			if stream.published && s.boxes[stream.SID] == nil {
+				delete(service.streams, stream.SID)
+			}
+		}
+		if !s.strict && len(service.streams) == 0 {
+			delete(s.services, sid)
+		}
+	}
+}
+
 func (b *box) add(message Message) {
+	b.used = message.Time
 	b.messages.add(message)
 	b.notify()
 }
@@ -116,8 +147,13 @@ func isObject(validJSON []byte) bool {
 
 // createStreamMessage publishes a message. The stream may be missing if the server is not strict.
 func (x *exchange) createStreamMessage() *answer {
+	if x.server.boxes[streamSID(x.address.stream)] == nil {
+		x.server.makeRoom(x.now)
+		x.service = x.server.service(x.address.service, x.now) // an empty one was forgotten
+	}
 	if x.stream == nil {
 		x.stream = x.service.add(x.address.stream, x.now)
+		x.stream.published = true
 	}
 	if !x.server.rate.allow(&x.stream.window, x.now) {
 		return refusal(http.StatusTooManyRequests, 54009)

@@ -62,8 +62,9 @@ type route struct {
 // routeOf looks a request up in the table.
 func routeOf(r *http.Request) route {
 	var found route
+	segments := strings.Split(r.URL.EscapedPath(), "/")
 	for _, operation := range operations {
-		address, matches := parseAddress(operation.path, r.URL.EscapedPath())
+		address, matches := parseAddress(operation.path, segments)
 		if !matches {
 			continue
 		}
@@ -82,9 +83,9 @@ type address struct {
 	stream  string // empty if the path has none
 }
 
-// parseAddress reads a percent-encoded path.
-func parseAddress(pattern, escapedPath string) (address, bool) {
-	literals, segments := strings.Split(pattern, "/"), strings.Split(escapedPath, "/")
+// parseAddress reads the percent-encoded segments of a path.
+func parseAddress(pattern string, segments []string) (address, bool) {
+	literals := strings.Split(pattern, "/")
 	if len(literals) != len(segments) {
 		return address{}, false
 	}

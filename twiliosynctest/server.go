@@ -78,8 +78,9 @@ func WithConcurrencyLimit(requests int) Option {
 	return func(s *Server) { s.concurrencyLimit = requests }
 }
 
-// WithRetention keeps the newest messages of each stream, up to this number, and as many requests, instead of all. A
-// server that runs for days then needs memory for its streams only. It panics if messages is not positive.
+// WithRetention keeps the newest messages of each stream, up to this number, and as many requests, instead of all, so that
+// a server can run for days. Of more than 10,000 streams with messages it forgets the ones not used for longest; those made
+// by CreateSyncStream or given to [WithStreams] go on existing. It panics if messages is not positive.
 func WithRetention(messages int) Option {
 	if messages <= 0 {
 		panic(fmt.Sprintf("twiliosynctest: WithRetention(%d): the value must be positive", messages))

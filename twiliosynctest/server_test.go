@@ -335,6 +335,31 @@ func TestWithRetentionKeepsTheNewest(t *testing.T) {
 	assert.Len(t, messages, 3)
 }
 
+func TestWithRetentionForgetsTheStreamsNotUsedForLongest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 10_000
+		srv := newFake(twiliosynctest.WithRetention(1))
+		path := func(n int) string { return fmt.Sprintf("%s/%d/Messages", streams, n) }
+		require.Equal(t, 201, call(srv, "POST", streams, url.Values{"UniqueName": {"0"}}).Code)
+		require.Equal(t, 201, publish(srv, "/v1/Services/default/Streams/1/Messages", `{}`).Code)
+		for n := range most {
+			publish(srv, path(n), `{}`)
+			time.Sleep(1)
+		}
+		require.Len(t, srv.Streams(service), most)
+		publish(srv, path(2), `{}`)
+
+		require.Equal(t, 201, publish(srv, path(most), `{}`).Code)
+		assert.Len(t, srv.Streams(service), most/2+2)
+		assert.Empty(t, srv.Streams("default"))
+		for n, kept := range map[int]bool{0: false, 1: false, 2: true, 3: false, most - 1: true, most: true} {
+			assert.Equal(t, kept, len(srv.Messages(fmt.Sprint(n))) == 1, n)
+		}
+		assert.Equal(t, 200, fetch(srv, "0").Code, "it was created")
+		assert.Equal(t, 404, fetch(srv, "1").Code)
+	})
+}
+
 func TestResetForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := newFake(twiliosynctest.WithStreamRateLimit(1, time.Hour), twiliosynctest.WithStreams("orders"))

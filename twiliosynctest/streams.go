@@ -48,9 +48,10 @@ type service struct {
 // stream is what the server keeps of a stream that exists.
 type stream struct {
 	Stream
-	number  int // in order of creation
-	updated time.Time
-	window  window
+	number    int  // in order of creation
+	published bool // it exists because a message was published to it
+	updated   time.Time
+	window    window
 }
 
 // service returns a service given by unique name or SID. Each has the streams given to WithStreams from the start. It
@@ -89,7 +90,9 @@ func (s *service) add(id string, now time.Time) *stream {
 	if id == "" {
 		id = newSID("TO")
 	}
-	s.made++
+	if s.made++; s.made%1000 == 0 {
+		s.list(now) // which drops those that have expired
+	}
 	made := &stream{Stream: Stream{ServiceSID: s.sid, SID: streamSID(id), Created: now}, number: s.made, updated: now}
 	if isUniqueName(id) {
 		made.UniqueName = id
