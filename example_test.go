@@ -24,7 +24,7 @@ func fakeSync(opts ...twiliosync.Option) (*twiliosync.Client, *twiliosynctest.Se
 	if err != nil {
 		log.Fatal(err)
 	}
-	return client, handler.(*twiliosynctest.Server), server.Close
+	return client, handler, server.Close
 }
 
 func ExampleNewClient() {

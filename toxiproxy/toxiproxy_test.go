@@ -64,7 +64,7 @@ func newNetwork(t *testing.T, secure bool, toxics ...toxic) *network {
 	n := &network{}
 	var address string
 	if secure {
-		n.fake = twiliosynctest.New().(*twiliosynctest.Server)
+		n.fake = twiliosynctest.New()
 		n.tls = httptest.NewUnstartedServer(n.fake)
 		n.tls.Config.ErrorLog = log.New(io.Discard, "", 0) // it complains about cut handshakes
 		n.tls.StartTLS()

@@ -69,9 +69,7 @@ func (s *Server) Faults() []string { return s.script.inForce(time.Now()) }
 // publish to it, fetch, update or delete it.
 func (f Fault) ToStream(stream string) Fault {
 	sid := streamSID(stream)
-	return f.where(fmt.Sprintf("ToStream(%q)", stream), func(x *exchange) bool {
-		return x.address.stream != "" && streamSID(x.address.stream) == sid
-	})
+	return f.where(fmt.Sprintf("ToStream(%q)", stream), func(x *exchange) bool { return streamSID(x.address.stream) == sid })
 }
 
 // ToOperation restricts the fault to requests of an operation, given by its id in Twilio's OpenAPI description:

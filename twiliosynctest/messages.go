@@ -98,14 +98,11 @@ func (s *Server) makeRoom(now time.Time) {
 			delete(s.boxes, streamSID)
 		}
 	}
-	for sid, service := range s.services {
+	for _, service := range s.services {
 		for _, stream := range service.list(now) {
 			if stream.published && s.boxes[stream.SID] == nil {
 				delete(service.streams, stream.SID)
 			}
-		}
-		if !s.strict && len(service.streams) == 0 {
-			delete(s.services, sid)
 		}
 	}
 }
@@ -149,7 +146,6 @@ func isObject(validJSON []byte) bool {
 func (x *exchange) createStreamMessage() *answer {
 	if x.server.boxes[streamSID(x.address.stream)] == nil {
 		x.server.makeRoom(x.now)
-		x.service = x.server.service(x.address.service, x.now) // an empty one was forgotten
 	}
 	if x.stream == nil {
 		x.stream = x.service.add(x.address.stream, x.now)

@@ -48,7 +48,7 @@ type record[T any] struct {
 func (r *record[T]) add(item T) {
 	r.total++
 	if r.limit > 0 && len(r.items) == 2*r.limit {
-		r.items = r.newest()[1:]
+		r.items = r.newest()
 	}
 	r.items = append(r.items, item)
 }

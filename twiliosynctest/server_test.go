@@ -348,16 +348,57 @@ func TestWithRetentionForgetsTheStreamsNotUsedForLongest(t *testing.T) {
 		}
 		require.Len(t, srv.Streams(service), most)
 		publish(srv, path(2), `{}`)
+		waited := make(chan struct{})
+		go func() {
+			_, err := srv.WaitForMessages(t.Context(), "3", 2)
+			assert.NoError(t, err)
+			close(waited)
+		}()
+		synctest.Wait()
 
 		require.Equal(t, 201, publish(srv, path(most), `{}`).Code)
-		assert.Len(t, srv.Streams(service), most/2+2)
+		assert.Len(t, srv.Streams(service), most/2+3)
 		assert.Empty(t, srv.Streams("default"))
-		for n, kept := range map[int]bool{0: false, 1: false, 2: true, 3: false, most - 1: true, most: true} {
+		for n, kept := range map[int]bool{0: false, 1: false, 2: true, 3: true, 4: false, most - 1: true, most: true} {
 			assert.Equal(t, kept, len(srv.Messages(fmt.Sprint(n))) == 1, n)
 		}
 		assert.Equal(t, 200, fetch(srv, "0").Code, "it was created")
 		assert.Equal(t, 404, fetch(srv, "1").Code)
+		publish(srv, path(3), `{}`)
+		<-waited
 	})
+}
+
+func TestWithRetentionBoundsTheMemory(t *testing.T) {
+	heap := func() int64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return int64(stats.HeapAlloc)
+	}
+	for name, use := range map[string]func(srv *twiliosynctest.Server, n int){
+		"of messages": func(srv *twiliosynctest.Server, n int) {
+			if n%4 == 0 {
+				publish(srv, orders, objectOf(4096))
+			}
+		},
+		"of streams that have expired": func(srv *twiliosynctest.Server, n int) {
+			createStream(srv, url.Values{"Ttl": {"1"}})
+			time.Sleep(time.Millisecond)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				srv := newFake(twiliosynctest.WithRetention(10))
+				before := heap()
+				for n := range 20_000 {
+					use(srv, n)
+				}
+				assert.Less(t, heap()-before, int64(3<<20))
+				runtime.KeepAlive(srv)
+			})
+		})
+	}
 }
 
 func TestResetForgets(t *testing.T) {

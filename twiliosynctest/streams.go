@@ -73,14 +73,11 @@ func (s *Server) service(id string, now time.Time) *service {
 // find returns the stream of this SID or unique name, nil if there is none. What has expired is gone.
 func (s *service) find(id string, now time.Time) *stream {
 	found := s.streams[streamSID(id)]
-	switch {
-	case found == nil:
+	if found == nil || found.expired(now) {
 		return nil
-	case found.expired(now):
-		delete(s.streams, found.SID)
-		return nil
-	case found.UniqueName == "" && isUniqueName(id):
-		found.UniqueName = id // which only a stream that was never named before can have
+	}
+	if found.UniqueName == "" && isUniqueName(id) {
+		found.UniqueName = id // it was known by its SID only
 	}
 	return found
 }
@@ -170,7 +167,7 @@ func (x *exchange) readTTL() *answer {
 }
 
 func (x *exchange) createSyncStream() *answer {
-	if x.params.uniqueName != "" && x.service.find(x.params.uniqueName, x.now) != nil {
+	if x.service.find(x.params.uniqueName, x.now) != nil {
 		return refusal(http.StatusConflict, 54301)
 	}
 	x.stream = x.service.add(x.params.uniqueName, x.now)

@@ -3,6 +3,7 @@ package twiliosynctest_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -314,7 +315,7 @@ func TestPublishingMakesAStreamUnlessStreamsAreStrict(t *testing.T) {
 }
 
 func TestEachServiceHasItsStreams(t *testing.T) {
-	srv := newFake(twiliosynctest.WithStreams("given"))
+	srv := newFake(twiliosynctest.WithStreams("given", newFake().StreamSID("given")))
 	inDefault := "/v1/Services/default/Streams"
 	require.Equal(t, 201, createStream(srv, url.Values{"UniqueName": {"orders"}}).Code)
 	assertTwilioError(t, call(srv, "GET", inDefault+"/orders", nil), 404, 20404)
@@ -474,6 +475,42 @@ func TestFaultsMeetStreamOperations(t *testing.T) {
 			assert.Equal(t, tt.status, call(fresh, tt.method, tt.path, tt.fields).Code)
 		})
 	}
+}
+
+func TestCutAnswersToStreamOperations(t *testing.T) {
+	srv := twiliosynctest.NewServer(t, twiliosynctest.WithStreams("orders"))
+	send := func(method, path string) (status int, err error) {
+		r, err := http.NewRequestWithContext(t.Context(), method, srv.URL+path, nil)
+		require.NoError(t, err)
+		r.SetBasicAuth(srv.Credentials())
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		response, err := client.Do(r)
+		if err != nil {
+			return 0, err
+		}
+		defer response.Body.Close()
+		_, err = io.ReadAll(response.Body)
+		return response.StatusCode, err
+	}
+
+	srv.Every().CutBody()
+	status, err := send("POST", streams)
+	assert.Equal(t, 201, status)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	status, err = send("GET", streams)
+	assert.Equal(t, 200, status)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	status, err = send("DELETE", streams+"/orders")
+	assert.Equal(t, 204, status)
+	require.NoError(t, err, "there is no body to cut")
+	assert.Len(t, srv.Streams(service), 1, "one was made, one deleted")
+
+	srv.Recover()
+	srv.Next(1).LoseAnswer()
+	status, err = send("POST", streams)
+	assert.Zero(t, status)
+	require.Error(t, err)
+	assert.Len(t, srv.Streams(service), 2)
 }
 
 func TestFaultsToAStreamMeetWhatNamesItInItsPath(t *testing.T) {

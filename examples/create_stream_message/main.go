@@ -100,7 +100,7 @@ func connect(stderr io.Writer) (*twiliosync.Client, *twiliosynctest.Server, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	fake := twiliosynctest.New().(*twiliosynctest.Server)
+	fake := twiliosynctest.New()
 	fake.URL = "http://" + listener.Addr().String()
 	go http.Serve(listener, fake) // until the program ends
 	return fake.Client(), fake, nil

@@ -22,7 +22,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fake := twiliosynctest.New().(*twiliosynctest.Server)
+	fake := twiliosynctest.New()
 	fake.URL = "http://" + listener.Addr().String()
 	go http.Serve(listener, fake) // until the program ends
 

@@ -193,7 +193,7 @@ func connect(stderr io.Writer, opts ...twiliosync.Option) (*twiliosync.Client, f
 	if err != nil {
 		return nil, nil, err
 	}
-	fake := twiliosynctest.New(twiliosynctest.WithStreamRateLimit(300, 10*time.Second)).(*twiliosynctest.Server)
+	fake := twiliosynctest.New(twiliosynctest.WithStreamRateLimit(300, 10*time.Second))
 	fake.URL = "http://" + listener.Addr().String()
 	server := &http.Server{Handler: fake}
 	go server.Serve(listener)
