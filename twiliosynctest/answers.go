@@ -40,8 +40,11 @@ func refusalWith(status, code int, message string) *answer {
 		twilioError.MoreInfo = "https://www.twilio.com/docs/errors/" + strconv.Itoa(code)
 	}
 	header := http.Header{}
-	if status == http.StatusUnauthorized {
+	switch status {
+	case http.StatusUnauthorized:
 		header.Set("WWW-Authenticate", `Basic realm="Twilio API"`)
+	case http.StatusMethodNotAllowed:
+		header.Set("Allow", http.MethodPost) // of a script; the route table knows better where it answers
 	}
 	return &answer{status, header, mustMarshal(twilioError), code, message}
 }
