@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Authenticator puts credentials on a request. It is asked on every attempt,
@@ -17,11 +18,12 @@ import (
 // the attempt.
 //
 // An error means that nothing is sent: the call ends with [OutcomeNotSent] and
-// an [*Error] that wraps it. It is not asked again for this call, and
-// [Retryable] is false, so an Authenticator that fetches tokens retries by
-// itself. Only headers may be set; Idempotency-Key and
-// X-Idempotency-Key are refused, because net/http would take them as leave to
-// send the message again by itself.
+// an [*Error] with its text, which errors.Is matches with the same error value. It
+// is not asked again for this call, and [Retryable] is false, so an
+// Authenticator that fetches tokens retries by itself. The request is its own:
+// it may keep and change it, but only the header it leaves is taken over, and
+// Idempotency-Key and X-Idempotency-Key are refused, because net/http would
+// take them as leave to send the message again by itself.
 type Authenticator interface {
 	Authenticate(ctx context.Context, req *http.Request) error
 }
@@ -29,20 +31,20 @@ type Authenticator interface {
 // basicAuth keeps the credentials inside a closure: whatever fmt, slog or
 // encoding/json print of a value that holds it, they can't look into a func.
 type basicAuth struct {
-	apply  func(*http.Request)
+	apply  func(http.Header)
 	reason string // why the credentials can't be used; empty if they can
 }
 
 // BasicAuth returns an [Authenticator] for HTTP Basic authentication. It takes
 // an API key SID (SK…) and its secret, which Twilio recommends for production,
 // or the account SID (AC…) and its auth token. Empty values, a user name with
-// a colon, leading or trailing space, and control characters are reported by
-// [NewClient].
+// a colon, values in the wrong order, leading or trailing space and invisible
+// characters, and control characters are reported by [NewClient].
 //
 // Source: https://www.twilio.com/docs/usage/requests-to-twilio
 func BasicAuth(username, password string) Authenticator {
-	header := "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+password))
-	auth := &basicAuth{apply: func(req *http.Request) { req.Header.Set("Authorization", header) }}
+	header := []string{"Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+password))}
+	auth := &basicAuth{apply: func(h http.Header) { h["Authorization"] = header }}
 	switch {
 	case username == "":
 		auth.reason = "the user name is empty; pass an account SID (AC…) or an API key SID (SK…)"
@@ -50,16 +52,51 @@ func BasicAuth(username, password string) Authenticator {
 		auth.reason = "the password is empty; pass the auth token or the API key's secret"
 	case strings.Contains(username, ":"):
 		auth.reason = "the user name contains a colon; pass the SID alone and the secret as the password"
-	case !cleanCredential(username):
-		auth.reason = "the user name has leading or trailing space or a control character; was it read with its line break?"
-	case !cleanCredential(password):
-		auth.reason = "the password has leading or trailing space or a control character; was it read with its line break?"
+	case isCredentialSID(password) && !isCredentialSID(username):
+		auth.reason = "the password is a SID and the user name is not; swap them"
+	}
+	for _, value := range []struct{ name, text string }{{"user name", username}, {"password", password}} {
+		if fault := edgeFault(value.text); fault != "" && auth.reason == "" {
+			auth.reason = "the " + value.name + " " + fault + "; was it read with its line break, or copied from a page?"
+		}
 	}
 	return auth
 }
 
-func cleanCredential(s string) bool {
-	return s == strings.TrimSpace(s) && !strings.ContainsFunc(s, unicode.IsControl)
+func isCredentialSID(s string) bool { return isSID(s, "AC") || isSID(s, "SK") }
+
+// edgeFault names what doesn't belong into a name or a secret: space or
+// invisible characters at its ends, and control characters anywhere.
+func edgeFault(s string) string {
+	first, _ := utf8.DecodeRuneInString(s)
+	last, _ := utf8.DecodeLastRuneInString(s)
+	switch {
+	case isEdge(first):
+		return "begins with " + nameOf(first)
+	case isEdge(last):
+		return "ends with " + nameOf(last)
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return "has a control character"
+	}
+	return ""
+}
+
+func nameOf(r rune) string {
+	switch {
+	case r == '\n' || r == '\r':
+		return "a line break"
+	case unicode.IsSpace(r):
+		return "a space"
+	}
+	return fmt.Sprintf("the invisible character U+%04X", r)
+}
+
+func isEdge(r rune) bool { return unicode.IsSpace(r) || isInvisible(r) }
+
+// isInvisible tells the characters that a page or an editor adds unseen: byte
+// order mark, zero-width and joining characters, soft hyphen, direction marks.
+func isInvisible(r rune) bool {
+	return r == 0xFEFF || r >= 0x200B && r <= 0x200F || r == 0x2060 || r == 0x00AD || r >= 0x202A && r <= 0x202E
 }
 
 // Authenticate sets the Authorization header.
@@ -67,7 +104,7 @@ func (a *basicAuth) Authenticate(_ context.Context, req *http.Request) error {
 	if a.reason != "" {
 		return errors.New(a.reason)
 	}
-	a.apply(req)
+	a.apply(req.Header)
 	return nil
 }
 

@@ -28,7 +28,7 @@ func TestBasicAuthFromEnv(t *testing.T) {
 		{name: "half an API key is not silently replaced by the account", env: map[string]string{"TWILIO_API_SECRET": "secret", "TWILIO_ACCOUNT_SID": "AC1", "TWILIO_AUTH_TOKEN": "token"}, says: "TWILIO_API_KEY is not"},
 		{name: "an account SID alone", env: map[string]string{"TWILIO_ACCOUNT_SID": "AC1"}, says: "set TWILIO_AUTH_TOKEN"},
 		{name: "an auth token alone", env: map[string]string{"TWILIO_AUTH_TOKEN": "token"}, says: "TWILIO_ACCOUNT_SID is not"},
-		{name: "a secret with its line break", env: map[string]string{"TWILIO_API_KEY": "SK1", "TWILIO_API_SECRET": "hush-hush\n"}, says: "TWILIO_API_SECRET: the password has"},
+		{name: "a secret with its line break", env: map[string]string{"TWILIO_API_KEY": "SK1", "TWILIO_API_SECRET": "hush-hush\n"}, says: "TWILIO_API_SECRET: the password ends with a line break"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			setEnvironment(t, test.env)

@@ -261,7 +261,7 @@ func TestAHotStreamDoesNotHoldUpTheOthers(t *testing.T) {
 		hotMeanwhile, _ := slices.BinarySearch(starts, othersTook)
 		full := time.Duration((others*each+hotMeanwhile+places-1)/places) * latency
 		assert.LessOrEqual(t, othersTook, full, "at full concurrency")
-		assert.Less(t, starts[hot-1], hot/paceLimit*paceSlot+paceLimit/places*latency, "the hot stream goes at its own pace")
+		assert.Less(t, starts[hot-1], hot/paceLimit*(paceSlot+(paceLimit/places+1)*latency), "the hot stream goes at its own pace")
 		_, peak := m.load()
 		t.Logf("%d messages of %d streams took %v, %d in flight in all of %d ticks; the %d of the hot stream %v; most in flight %d",
 			others*each, others, othersTook, places, ticks, hot, time.Since(epoch), peak)
@@ -408,8 +408,8 @@ func TestAPauseCountsFromTheAnswerHoweverSlowTheLoopIs(t *testing.T) {
 			}
 		}
 		other.Wait()
-		assert.Equal(t, []time.Duration{0, 5 * time.Second, time.Minute}, m.of("orders", epoch),
-			"another call is paused although the loop is busy, and the message is sent again as soon as it is not")
+		assert.Equal(t, []time.Duration{0, 5 * time.Second, 5 * time.Second}, m.of("orders", epoch),
+			"another call is paused, and the message is sent again, although the loop is busy")
 	})
 }
 
@@ -584,7 +584,7 @@ func TestACancelYieldsWhatWasPulledWithItsOutcome(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(ctx)
 			time.AfterFunc(time.Second, func() { cancel(errShutdown) })
 			return ctx, func() { cancel(nil) }
-		}, []error{context.Canceled, errShutdown}},
+		}, []error{context.Canceled}},
 		{"a deadline", func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, time.Second)
 		}, []error{context.DeadlineExceeded}},
@@ -652,6 +652,7 @@ func TestACancelYieldsWhatWasPulledWithItsOutcome(t *testing.T) {
 						for _, match := range end.match {
 							assert.ErrorIs(t, err, match, request.StreamSID)
 						}
+						assert.NotErrorIs(t, err, errShutdown, "the cause may be about anything")
 						assert.Equal(t, outcomes[i] != twiliosync.OutcomeUnknown, twiliosync.Retryable(err), "%s: %v", request.StreamSID, err)
 					}
 					assert.ErrorIs(t, results[0].Err, twiliosync.ErrRateLimited, "the last answer is not forgotten")
@@ -705,7 +706,7 @@ func TestACancelWhileTheLoopIsBusyEndsARetryThatWasDue(t *testing.T) {
 			if a.stream == "invoices" {
 				return response{quick: true}
 			}
-			return response{status: 429, code: 54009, retryAfter: "4"}
+			return response{status: 429, code: 54009, retryAfter: "20"}
 		}}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -713,14 +714,14 @@ func TestACancelWhileTheLoopIsBusyEndsARetryThatWasDue(t *testing.T) {
 		var last error
 		for result := range m.client(t).StreamMessages.CreateAll(ctx, "default", input, nil) {
 			if last = result.Err; result.Index == 1 {
-				time.Sleep(time.Minute) // the 429 comes meanwhile
+				time.Sleep(30 * time.Second) // two 429s come meanwhile
 				cancel()
 			}
 		}
 		assert.ErrorIs(t, last, context.Canceled)
 		assert.ErrorIs(t, last, twiliosync.ErrRateLimited)
 		assert.Equal(t, twiliosync.OutcomeRejected, twiliosync.OutcomeOf(last))
-		assert.Len(t, m.all(), 2)
+		assert.Len(t, m.all(), 3)
 	})
 }
 
@@ -929,8 +930,7 @@ func TestConcurrentCallsShareTheRateOfAStream(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		log := newStartLog()
-		client, err := twiliosync.NewClient(log, twiliosync.WithStreamRateLimit(paceLimit, paceWindow))
-		require.NoError(t, err)
+		client := log.client(t, twiliosync.WithStreamRateLimit(paceLimit, paceWindow))
 		var running sync.WaitGroup
 		for range 3 {
 			running.Go(func() {

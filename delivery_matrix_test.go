@@ -34,7 +34,7 @@ const (
 type promise struct {
 	name     string
 	from, to int // statuses
-	only     func(matrixBody, matrixRetryAfter) bool
+	only     func(status int, body matrixBody) bool
 	outcome  twiliosync.Outcome
 	resent   resent
 }
@@ -46,27 +46,29 @@ var promises = []promise{
 	{"redirects that turn a POST into a GET prove nothing", 301, 303, nil, twiliosync.OutcomeUnknown, resentNever},
 	{"redirects that keep the POST mean that it was not taken", 307, 308, nil, twiliosync.OutcomeRejected, resentNever},
 	{"the rest of 3xx is unexpected", 300, 399, nil, twiliosync.OutcomeUnknown, resentIfAtLeastOnce},
-	{"408 may come after the message was taken", 408, 408, nil, twiliosync.OutcomeUnknown, resentIfAtLeastOnce},
-	{"429 for the rate of the stream or of the account, or without a code", 429, 429, withCode(0, 20429, 54009), twiliosync.OutcomeRejected, resentByDefault},
-	{"4xx is a refusal", 400, 499, nil, twiliosync.OutcomeRejected, resentNever},
-	{"503 that says when to come back", 503, 503, withValidRetryAfter, twiliosync.OutcomeRejected, resentByDefault},
+	{"429 is a refusal for now, whoever says so", 429, 429, nil, twiliosync.OutcomeRejected, resentByDefault},
+	{"408, 444, 449, 460 and 499 may come after the message was taken", 400, 499, clientGone, twiliosync.OutcomeUnknown, resentIfAtLeastOnce},
+	{"4xx in Twilio's own words is a refusal", 400, 499, inTwiliosWords, twiliosync.OutcomeRejected, resentNever},
+	{"4xx in somebody else's words may come after the message was taken", 400, 499, nil, twiliosync.OutcomeUnknown, resentNever},
 	{"503 with the code of Twilio's own overload", 503, 503, withCode(20503), twiliosync.OutcomeRejected, resentByDefault},
-	{"5xx proves nothing", 500, 599, nil, twiliosync.OutcomeUnknown, resentIfAtLeastOnce},
+	{"5xx proves nothing, also with a Retry-After", 500, 599, nil, twiliosync.OutcomeUnknown, resentIfAtLeastOnce},
 }
 
-func withSID(body matrixBody, _ matrixRetryAfter) bool { return body.hasSID }
+func withSID(_ int, body matrixBody) bool { return body.hasSID }
 
-func withValidRetryAfter(_ matrixBody, retryAfter matrixRetryAfter) bool {
-	return retryAfter.says != saysNothing
+func clientGone(status int, _ matrixBody) bool {
+	return slices.Contains([]int{408, 444, 449, 460, 499}, status)
 }
 
-func withCode(codes ...int) func(matrixBody, matrixRetryAfter) bool {
-	return func(body matrixBody, _ matrixRetryAfter) bool { return slices.Contains(codes, body.code) }
+func inTwiliosWords(_ int, body matrixBody) bool { return body.code != 0 }
+
+func withCode(code int) func(int, matrixBody) bool {
+	return func(_ int, body matrixBody) bool { return body.code == code }
 }
 
-func promised(status int, body matrixBody, retryAfter matrixRetryAfter) promise {
+func promised(status int, body matrixBody) promise {
 	for _, row := range promises {
-		if row.from <= status && status <= row.to && (row.only == nil || row.only(body, retryAfter)) {
+		if row.from <= status && status <= row.to && (row.only == nil || row.only(status, body)) {
 			return row
 		}
 	}
@@ -87,6 +89,8 @@ var matrixBodies = []matrixBody{
 	{name: "classic, service unavailable", text: `{"code":20503,"message":"Service unavailable","more_info":"https://www.twilio.com/docs/errors/20503","status":503}`, code: 20503},
 	{name: "RestErrorV1, rate of the account", text: `{"code":20429,"message":"Too many requests","httpStatusCode":429,"params":{"a":1},"userError":true}`, code: 20429},
 	{name: "RFC 9457, internal error", text: `{"type":"about:blank","title":"Internal Server Error","status":500,"code":20500,"detail":"oops"}`, code: 20500},
+	{name: "a gateway's own code", text: `{"code":"900802","message":"Message throttled out","description":"quota"}`},
+	{name: "the status as a code", text: `{"code":429,"message":"Too many requests"}`},
 	{name: "HTML", text: "<html><body>Bad gateway</body></html>"},
 	{name: "empty"},
 	{name: "cut classic", text: `{"code":20404,"mess`, cut: true},
@@ -205,7 +209,7 @@ func everyStatus(t *testing.T, atLeastOnce bool, body matrixBody) {
 	for status := 200; status <= last; status++ {
 		for _, retryAfter := range matrixRetryAfters {
 			server := &matrixTransport{status: status, body: body, retryAfter: retryAfter}
-			row := promised(status, body, retryAfter)
+			row := promised(status, body)
 			if fault := server.faultOfCall(t, row, atLeastOnce); fault != "" {
 				t.Errorf("status %d, %s, Retry-After %q (%s): %s", status, body.name, retryAfter.value, row.name, fault)
 				faults++
@@ -319,7 +323,7 @@ func TestEveryStatusOverAConnection(t *testing.T) {
 					if status == http.StatusNoContent || status == http.StatusNotModified {
 						seen = matrixBody{} // such answers have no body
 					}
-					row := promised(status, seen, matrixRetryAfter{says: saysNothing})
+					row := promised(status, seen)
 					assert.Equal(t, row.outcome, twiliosync.OutcomeOf(err), "status %d: %v", status, err)
 					require.NotNil(t, response, "status %d: %v", status, err)
 					requests := len(server.Requests())

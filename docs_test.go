@@ -295,18 +295,20 @@ func TestPagesNameWhatTheyAreAbout(t *testing.T) {
 	pages := documentation(t)
 	fieldsOf := func(value any) (names []string) {
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(value)) {
-			names = append(names, field.Name)
+			if field.IsExported() {
+				names = append(names, field.Name)
+			}
 		}
 		return names
 	}
 	for page, names := range map[string][][]string{
 		"docs/configuration.md": {
-			exported(t, "client.go", `(?m)^func (With\w+)\(.*\) Option`),
+			exported(t, "options.go", `(?m)^func (With\w+)\(.*\) (?:Call)?Option`),
 			exported(t, "client.go", `"(TWILIO_\w+)"`), exported(t, "auth.go", `"(TWILIO_\w+)"`),
 			fieldsOf(twiliosync.RetryPolicy{}), fieldsOf(twiliosync.Attempt{}),
 		},
 		"docs/errors.md": {
-			exported(t, "errors.go", `(?m)^\t(Err\w+) += `), exported(t, "errors.go", `(?m)^\t(Outcome\w+)`),
+			exported(t, "errors.go", `(?m)^\t(Err\w+) +error = `), exported(t, "outcome.go", `(?m)^\t(Outcome\w+)`),
 			exported(t, "errors.go", `(?m)^\t(\d{5}): +Err`),
 			fieldsOf(twiliosync.Error{}), fieldsOf(twiliosync.ParameterError{}),
 		},

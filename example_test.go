@@ -170,3 +170,28 @@ func ExampleStreamMessageService_CreateAll() {
 	// Output:
 	// [accepted not sent accepted]
 }
+
+func ExampleStreamMessageService_NewPublisher() {
+	client, _, stop := fakeSync()
+	defer stop()
+
+	publisher, err := client.StreamMessages.NewPublisher("default", func(result twiliosync.StreamMessageResult) {
+		fmt.Println(result.Index, twiliosync.OutcomeOf(result.Err))
+	}, &twiliosync.PublisherOptions{Concurrency: 1})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for id := range 3 {
+		request := twiliosync.StreamMessageRequest{StreamSID: "orders", Data: map[string]any{"id": id}}
+		if err := publisher.Publish(context.Background(), request); err != nil {
+			log.Print(err) // nothing was taken
+		}
+	}
+	if err := publisher.Close(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// 0 accepted
+	// 1 accepted
+	// 2 accepted
+}

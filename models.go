@@ -3,7 +3,6 @@ package twiliosync
 import (
 	"encoding/json"
 	"errors"
-	"net/http"
 )
 
 // SyncV1ServiceSyncStreamStreamMessage is a Stream Message as Sync answers it:
@@ -44,20 +43,4 @@ func (m *SyncV1ServiceSyncStreamStreamMessage) DecodeData(v any) error {
 		return errors.New("twiliosync: the message has no data to decode")
 	}
 	return json.Unmarshal(m.Data, v)
-}
-
-// Response is what HTTP said, beside the message or the [*Error]. It is nil if
-// no answer arrived.
-//
-// The embedded http.Response has its body already read and closed, and its
-// Request shows no credentials.
-type Response struct {
-	*http.Response
-	// RequestID is the header Twilio-Request-Id ("RQ…"), which Twilio's support asks for; empty if absent.
-	RequestID string
-	// Attempts counts the attempts of the call, from 1.
-	Attempts int
-	// Sends counts the requests that may have reached the wire: at most one per attempt, except with a
-	// WithHTTPClient transport that resends by itself.
-	Sends int
 }

@@ -1,16 +1,10 @@
 package twiliosync
 
 import (
-	"crypto/tls"
 	"errors"
-	"io"
-	"math"
 	"math/rand/v2"
-	"net"
 	"net/http"
-	"strconv"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -27,19 +21,11 @@ const (
 	quotaPerSuccess   = 1
 )
 
-// Twilio's codes that decide about a retry.
-// Source: https://www.twilio.com/docs/api/errors
-const (
-	codeTooManyRequests    = 20429 // the account's concurrency; "not processed, safe to retry"
-	codeServiceUnavailable = 20503
-	codeRateLimitExceeded  = 54009 // the stream's rate
-)
-
 // RetryPolicy says how often a message is attempted. Zero fields take the
-// defaults; negative ones, and a BaseDelay above MaxDelay, are refused by
-// [NewClient].
+// defaults; negative ones, and a BaseDelay above MaxDelay, are refused.
 type RetryPolicy struct {
-	// MaxAttempts counts all attempts, the first included. Default 3; 1 switches retrying off.
+	// MaxAttempts counts all attempts, the first included. Default 3; 1 switches retrying off. A 429 to a message that
+	// CreateAll or a Publisher paces does not count.
 	MaxAttempts int
 	// BaseDelay is the bound of the first random delay; each further one doubles it. Default 100 ms, and 1 s after a 429.
 	BaseDelay time.Duration
@@ -75,12 +61,15 @@ func (p RetryPolicy) withDefaults() RetryPolicy {
 
 // evidence is all that is known about one attempt.
 type evidence struct {
-	status     int  // 0: no answer
-	code       int  // Twilio's
-	hasSID     bool // the body is a message with a SID
-	retryAfter bool // a valid Retry-After came with it
-	sent       bool // the header block may have been handed to a connection
-	err        error
+	status    int  // 0: no answer
+	code      int  // Twilio's
+	proves    bool // the status alone says that the operation took effect
+	readable  bool // the body is what the operation answers
+	cut       bool // the body could not be read to its end
+	ownWords  bool // the body is an error in Twilio's own words
+	sent      bool // the header block may have been handed to a connection
+	mayRepeat bool // repeating the operation is harmless
+	err       error
 }
 
 // resend says when an attempt may be repeated.
@@ -92,81 +81,52 @@ const (
 	resendAlways
 )
 
-// judge is the delivery promise: what an attempt proves, and what follows. It
-// is the table of docs/delivery.md, row by row.
-func judge(e evidence) (Outcome, resend) {
+// classify is the delivery promise: what an attempt proves, and what follows.
+// It is the table of docs/delivery.md, row by row.
+func classify(e evidence) (Outcome, resend) {
+	unknown := resendIfAtLeastOnce
+	if e.mayRepeat {
+		unknown = resendAlways
+	}
 	switch s := e.status; {
 	case s == 0 && e.sent:
-		return OutcomeUnknown, resendIfAtLeastOnce
-	case s == 0 && networkCause(e.err):
+		return OutcomeUnknown, unknown
+	case s == 0 && mayPassLater(e.err):
 		return OutcomeNotSent, resendAlways
 	case s == 0:
 		return OutcomeNotSent, resendNever
-	case s == http.StatusCreated, s >= 200 && s < 300 && e.hasSID:
+	case e.proves, s >= 200 && s < 300 && e.readable:
 		return OutcomeAccepted, resendNever
+	case s >= 200 && s < 300 && e.cut && e.mayRepeat:
+		return OutcomeUnknown, resendAlways
 	case s >= 200 && s < 300:
 		return OutcomeUnknown, resendNever // a captive portal, or something that is not Sync
-	case s == http.StatusServiceUnavailable && !e.retryAfter && e.code != codeServiceUnavailable:
-		return OutcomeUnknown, resendIfAtLeastOnce
 	case throttled(s, e.code):
 		return OutcomeRejected, resendAlways
-	case s == http.StatusRequestTimeout:
-		return OutcomeUnknown, resendIfAtLeastOnce
-	case s >= 400 && s < 500, s == http.StatusTemporaryRedirect, s == http.StatusPermanentRedirect:
+	case clientGone(s):
+		return OutcomeUnknown, unknown
+	case s >= 400 && s < 500 && e.ownWords, s == http.StatusTemporaryRedirect, s == http.StatusPermanentRedirect:
 		return OutcomeRejected, resendNever
+	case s >= 400 && s < 500:
+		return OutcomeUnknown, resendNever // a proxy's, perhaps after the service took the message
 	case s == http.StatusSwitchingProtocols, s == http.StatusMovedPermanently, s == http.StatusFound, s == http.StatusSeeOther:
 		return OutcomeUnknown, resendNever
 	}
-	return OutcomeUnknown, resendIfAtLeastOnce
+	return OutcomeUnknown, unknown
 }
 
-// throttled tells whether a rejected message may be sent again later.
-func throttled(status, code int) bool {
+// clientGone tells the statuses with which servers and proxies note that the
+// request or the connection ended early, which says nothing of the message:
+// request timeout, nginx's 444 and 499, IIS' 449, and the load balancers' 460.
+func clientGone(status int) bool {
 	switch status {
-	case http.StatusTooManyRequests:
-		return code == 0 || code == codeTooManyRequests || code == codeRateLimitExceeded
-	case http.StatusServiceUnavailable:
+	case http.StatusRequestTimeout, 444, 449, 460, 499:
 		return true
 	}
 	return false
 }
 
-// networkCause tells whether a request that was not sent may get through
-// later: everything that keeps net/http from a connection, except what the
-// next attempt will meet again.
-func networkCause(err error) bool {
-	var (
-		parameter   *ParameterError
-		local       *localError
-		dns         *net.DNSError
-		proxy       *proxyError
-		handshake   *handshakeError
-		certificate *tls.CertificateVerificationError
-	)
-	switch {
-	case err == nil, errors.As(err, &parameter), errors.As(err, &local), endedByContext(err), errors.As(err, &certificate):
-		return false
-	case errors.As(err, &dns):
-		return !dns.IsNotFound
-	case errors.As(err, &proxy):
-		return proxy.statusCode >= 500
-	case errors.As(err, &handshake):
-		return brokenConnection(handshake.err)
-	}
-	return true
-}
-
-// brokenConnection tells a connection that failed from a peer that refused.
-func brokenConnection(err error) bool {
-	var (
-		timeout net.Error
-		errno   syscall.Errno
-	)
-	return errors.As(err, &timeout) && timeout.Timeout() || errors.As(err, &errno) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
-// backoff returns the delay after attempt number n (from 1): the server's
+// backoff returns the delay after failure number n (from 1): the server's
 // Retry-After if it named one, else full jitter over the doubling base.
 func (p RetryPolicy) backoff(n, status int, retryAfter time.Duration) time.Duration {
 	if retryAfter > 0 {
@@ -188,32 +148,6 @@ func (p RetryPolicy) backoff(n, status int, retryAfter time.Duration) time.Durat
 		ceiling *= 2
 	}
 	return 1 + rand.N(ceiling)
-}
-
-// parseRetryAfter reads a Retry-After in seconds or as an HTTP date. What is
-// neither is not valid; what is too large for a Duration is the longest one.
-func parseRetryAfter(value string, now time.Time) (wait time.Duration, valid bool) {
-	if digitsOnly(value) {
-		seconds, err := strconv.ParseInt(value, 10, 64)
-		if err != nil || seconds > int64(math.MaxInt64/time.Second) {
-			return math.MaxInt64, true
-		}
-		return time.Duration(seconds) * time.Second, true
-	}
-	date, err := http.ParseTime(value)
-	if err != nil {
-		return 0, false
-	}
-	return max(0, date.Sub(now)), true
-}
-
-func digitsOnly(s string) bool {
-	for _, c := range []byte(s) {
-		if c < '0' || c > '9' {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // retryQuota is a token bucket that retries draw from and successes refill.

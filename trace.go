@@ -3,6 +3,9 @@ package twiliosync
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
 	"net/http/httptrace"
 	"sync"
 )
@@ -11,8 +14,9 @@ import (
 // that can tell a request that was never written from one that was. Its hooks
 // run on net/http's goroutines, some of them late.
 type sendTrace struct {
-	ownTransport bool
-	hooks        httptrace.ClientTrace
+	transport transportKind
+	replays   bool // net/http repeats the method by itself on a connection that died
+	hooks     httptrace.ClientTrace
 
 	mu           sync.Mutex
 	connections  int  // asked for
@@ -21,18 +25,58 @@ type sendTrace struct {
 	countedAhead bool // the next one is in writes already
 	unprovable   bool // a connection was got on which a write can come unseen
 	handshakeErr error
+	failures     []error // what the hooks, and the transport below a wrapper, reported
 }
 
+// transportKind says what a trace of it proves.
+type transportKind int
+
+const (
+	ownTransport     transportKind = iota // HTTP/1 only, and nothing between it and us
+	wrappedTransport                      // our own, below a WithTransportWrapper
+	callersTransport                      // an http.Transport of the caller, perhaps with HTTP/2
+	foreignTransport                      // some other RoundTripper
+)
+
+// httpOne tells whether all that is sent through the transport is HTTP/1.
+func (k transportKind) httpOne() bool { return k == ownTransport || k == wrappedTransport }
+
 func (t *sendTrace) attach(ctx context.Context) context.Context {
-	t.hooks = httptrace.ClientTrace{
-		GetConn:          t.getConn,
-		TLSHandshakeDone: t.handshakeDone,
-		WroteHeaders:     t.wroteHeaders,
-	}
-	if !t.ownTransport {
+	t.hooks = httptrace.ClientTrace{GetConn: t.getConn, TLSHandshakeDone: t.handshakeDone, WroteHeaders: t.wroteHeaders}
+	if !t.transport.httpOne() {
 		t.hooks.GotConn = t.gotConn
 	}
+	if t.transport == foreignTransport {
+		t.hooks.DNSDone = func(info httptrace.DNSDoneInfo) { t.failed(info.Err) }
+		t.hooks.ConnectDone = func(_, _ string, err error) { t.failed(err) }
+	}
+	if t.transport == wrappedTransport {
+		ctx = context.WithValue(ctx, traceKey{}, t)
+	}
 	return httptrace.WithClientTrace(ctx, &t.hooks)
+}
+
+type traceKey struct{}
+
+// recordingTransport is our own transport below a wrapper. It tells the trace
+// what it returned, so that a proof holds for that error alone.
+type recordingTransport struct{ *http.Transport }
+
+func (r recordingTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := r.Transport.RoundTrip(req)
+	if trace, ok := req.Context().Value(traceKey{}).(*sendTrace); ok {
+		trace.failed(err)
+	}
+	return res, err
+}
+
+func (t *sendTrace) failed(err error) {
+	if err == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.failures = append(t.failures, err)
 }
 
 func (t *sendTrace) getConn(string) {
@@ -62,6 +106,9 @@ func (t *sendTrace) handshakeDone(_ tls.ConnectionState, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.handshakeErr = err
+	if err != nil {
+		t.failures = append(t.failures, err)
+	}
 }
 
 func (t *sendTrace) wroteHeaders() {
@@ -74,40 +121,77 @@ func (t *sendTrace) wroteHeaders() {
 	t.lastWritten = true
 }
 
-// sent tells whether the message may have left, and how many times.
+// sent tells whether the request of an exchange that ended with err may have
+// left, and how many times; err is nil if there was an answer.
 //
 // Our own transport speaks HTTP/1 only, and replays a POST only if the
 // connection that it tried took not a single byte, so the last connection
-// decides. Of a foreign transport each write counts, and a failure without a
-// trace event proves nothing.
-func (t *sendTrace) sent() (sent bool, sends int) {
+// decides. Otherwise each write counts, and a failure without a trace event
+// proves nothing. Neither does one that no trace event explains, where the
+// transport may have sent the request again by itself, untraced.
+func (t *sendTrace) sent(err error) (sent bool, sends int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.ownTransport && t.lastWritten:
+	case t.transport.httpOne() && t.lastWritten && !t.replays:
 		return true, 1
-	case t.ownTransport:
-		return false, 0
-	case t.writes > 0:
+	case t.writes > 0 && (t.replays || !t.transport.httpOne()):
 		return true, t.writes
-	case t.connections == 0 || t.unprovable:
+	case t.connections == 0 && t.transport == ownTransport:
+		return false, 0 // it refused the request as it is
+	case t.connections == 0 || t.unprovable || !t.explains(err):
 		return true, 1
 	}
 	return false, 0
 }
 
-// explain marks the failure of a request that was not sent with the phase it
-// happened in, which its type alone doesn't tell.
-func (t *sendTrace) explain(err error) error {
+// explains tells whether the error at hand is one that the traced parts of the
+// exchange reported, if they reported any. Another may be that of a further,
+// untraced try.
+func (t *sendTrace) explains(err error) bool {
+	if t.transport == ownTransport || t.transport == callersTransport || len(t.failures) == 0 {
+		return true
+	}
+	for _, reported := range t.failures {
+		if errors.Is(err, reported) || errors.Is(reported, err) { // or: "operation was canceled" of package net
+			return true
+		}
+	}
+	return false
+}
+
+// refusedHandshake tells whether err is that of a failed TLS handshake, which
+// its type alone doesn't tell.
+func (t *sendTrace) refusedHandshake(err error) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.handshakeErr != nil && errors.Is(err, t.handshakeErr)
+}
+
+// mayPass tells whether a request that failed with err before it was sent may
+// get through later: everything that keeps net/http from a connection, except
+// what the next attempt will meet again.
+func (t *sendTrace) mayPass(err error) bool {
+	refused := t.refusedHandshake(err)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var (
+		proxy       *proxyError
+		certificate *tls.CertificateVerificationError
+		dns         *net.DNSError
+	)
 	switch {
-	case endedByContext(err):
-		return err
 	case t.connections == 0:
-		return &localError{err}
-	case t.handshakeErr != nil:
-		return &handshakeError{err}
+		return false
+	case errors.As(err, &dns):
+		return true
+	case errors.As(err, &certificate), refusedBySOCKS(err):
+		return false
+	case errors.As(err, &proxy):
+		s := proxy.statusCode
+		return s == http.StatusRequestTimeout || s == http.StatusTooManyRequests || s >= 500
+	case refused:
+		return brokenConnection(err)
 	}
-	return err
+	return true
 }

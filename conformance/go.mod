@@ -1,6 +1,6 @@
 module github.com/twiliosync/twiliosync-go/conformance
 
-go 1.25
+go 1.26
 
 require (
 	github.com/getkin/kin-openapi v0.153.0

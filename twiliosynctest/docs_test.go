@@ -132,7 +132,7 @@ func TestOrderPaidSurvivesAnHourOfThrottling(t *testing.T) {
 
 // Publisher is the part of the client that the shop uses.
 type Publisher interface {
-	Create(ctx context.Context, serviceSID, streamSID string, data any) (*twiliosync.StreamMessage, *twiliosync.Response, error)
+	Create(ctx context.Context, serviceSID, streamSID string, data any, opts ...twiliosync.CallOption) (*twiliosync.StreamMessage, *twiliosync.Response, error)
 }
 
 var _ Publisher = (*twiliosync.StreamMessageService)(nil) // client.StreamMessages

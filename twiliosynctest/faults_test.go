@@ -313,7 +313,7 @@ func TestCutConnectionsLookDifferentToTheClient(t *testing.T) {
 	require.ErrorIs(t, create(t.Context(), client, "orders", 1), io.ErrUnexpectedEOF)
 
 	srv.Next(1).AnswerGarbage()
-	require.ErrorContains(t, create(t.Context(), client, "orders", 1), "malformed HTTP")
+	require.ErrorContains(t, create(t.Context(), client, "orders", 1), "not a valid HTTP answer")
 
 	synctest.Test(t, func(t *testing.T) { // where a reset cannot overtake what was sent before
 		srv := twiliosynctest.NewServer(t)

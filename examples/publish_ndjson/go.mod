@@ -1,6 +1,6 @@
 module github.com/twiliosync/twiliosync-go/examples/publish_ndjson
 
-go 1.25.0
+go 1.26
 
 require (
 	github.com/schollz/progressbar/v3 v3.19.1

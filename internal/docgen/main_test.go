@@ -74,8 +74,8 @@ func TestWhatMakesPagesStale(t *testing.T) {
 		"the operation":                    {"stream_message.go", "POST /v1/", "POST /v2/", []string{index, api}},
 		"the address of its source":        {"stream_message.go", "#create-a-stream-message-resource", "#create", []string{api}},
 		"the name of the form's field":     {"stream_message.go", `url:"Data"`, `url:"DATA"`, []string{api}},
-		"the base URL":                     {"client.go", `"https://sync.twilio.com"`, `"https://sync.example.com"`, []string{index, api}},
-		"the type of the content":          {"client.go", `{"application/x-www-form-urlencoded"}`, `{"application/json"}`, []string{api}},
+		"the base URL":                     {"options.go", `"https://sync.twilio.com"`, `"https://sync.example.com"`, []string{index, api}},
+		"the type of the content":          {"exchange.go", `"application/x-www-form-urlencoded"`, `"application/json"`, []string{api}},
 		"the type of the answer":           {"client.go", `{"application/json"}`, `{"application/xml"}`, []string{api}},
 		"the comment of a property":        {"models.go", "SID identifies the message", "SID names the message", []string{model}},
 		"the JSON name of a property":      {"models.go", "`json:\"sid\"`\n\t// Data", "`json:\"SID\"`\n\t// Data", []string{model}},
@@ -103,7 +103,7 @@ func TestWhatMakesPagesStale(t *testing.T) {
 func TestWhatIsNotForReadersMakesNoPageStale(t *testing.T) {
 	t.Parallel()
 	root := copySource(t)
-	edit(t, root, "stream_message.go", "// prepare checks the arguments", "// prepare looks at the arguments")
+	edit(t, root, "stream_message.go", "// createStreamMessage checks the arguments", "// createStreamMessage looks at the arguments")
 	edit(t, root, "example_test.go", "fakeSync starts the fake service", "fakeSync begins the fake service")
 	stale, err := update(root, true)
 	require.NoError(t, err)
@@ -142,8 +142,8 @@ func TestWhatThePagesCantDoWithout(t *testing.T) {
 		"an Example function of Create": {"example_test.go", "func ExampleStreamMessageService_Create()", "func ExampleFoo()", "example_test.go has no ExampleStreamMessageService_Create"},
 		"the operation of Create":       {"stream_message.go", "// Operation: ", "// Call: ", "doc comment of Create needs both a paragraph Operation: and one that begins with serviceSID"},
 		"each parameter of Create":      {"stream_message.go", "streamSID the SID", "the second one the SID", "doc comment of Create needs both a paragraph Operation: and one that begins with streamSID"},
-		"the base URL":                  {"client.go", "defaultBaseURL ", "theBaseURL ", "no string for defaultBaseURL"},
-		"the content type":              {"client.go", `"Content-Type":`, `"Content-Kind":`, "no string for Content-Type"},
+		"the base URL":                  {"options.go", "defaultBaseURL ", "theBaseURL ", "no string for defaultBaseURL"},
+		"the content type":              {"exchange.go", `formType = `, `theType = `, "no string for formType"},
 		"the model":                     {"models.go", "type SyncV1ServiceSyncStreamStreamMessage struct", "type Message struct", "no exported type SyncV1ServiceSyncStreamStreamMessage"},
 		"titles":                        {"docs/testing.md", "# Testing code", "Testing code", "docs/testing.md doesn't begin with a heading"},
 		"source that can be parsed":     {"models.go", "package twiliosync", "packet twiliosync", "models.go:1:1: expected 'package'"},
