@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"iter"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"runtime"
@@ -179,7 +180,7 @@ func TestConcurrencyIsHowManyAreInFlightAtMost(t *testing.T) {
 		"64 for zero":           {&twiliosync.CreateAllOptions{}, 64},
 		"one":                   {&twiliosync.CreateAllOptions{Concurrency: 1}, 1},
 		"more than the default": {&twiliosync.CreateAllOptions{Concurrency: 100}, 100},
-		"more than there are":   {&twiliosync.CreateAllOptions{Concurrency: 1 << 40}, 500},
+		"more than there are":   {&twiliosync.CreateAllOptions{Concurrency: math.MaxInt32}, 500},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

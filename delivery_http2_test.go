@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -311,6 +313,9 @@ func TestOwnTransportSpeaksHTTP1Only(t *testing.T) {
 	})
 }
 
+// resendsAfterProtocolError tells what net/http does with a POST up to Go 1.26.
+var resendsAfterProtocolError = strings.HasPrefix(runtime.Version(), "go1.26")
+
 // TestCallersHTTP2 shows what is promised, and what can't be, if the caller's
 // transport speaks HTTP/2: net/http may publish a message several times within
 // one attempt. The outcome is still true, and Sends tells.
@@ -335,6 +340,10 @@ func TestCallersHTTP2(t *testing.T) {
 		}
 	}
 	nothing := h2Reaction{}
+	protocolErrorOnce := twiliosync.OutcomeUnknown
+	if resendsAfterProtocolError {
+		protocolErrorOnce = twiliosync.OutcomeAccepted
+	}
 	for _, test := range []struct {
 		name    string
 		react   func(nth int, stream uint32) h2Reaction
@@ -346,7 +355,7 @@ func TestCallersHTTP2(t *testing.T) {
 		{"an answer whose stream is reset", always(h2Reaction{frames: append([]h2Frame{h2Status(201, 0)}, resetWith(h2ProtocolError).frames...)}), twiliosync.OutcomeAccepted, true},
 		{"no answer", always(nothing), twiliosync.OutcomeUnknown, true},
 		{"PROTOCOL_ERROR, each time", always(resetWith(h2ProtocolError)), twiliosync.OutcomeUnknown, false},
-		{"PROTOCOL_ERROR, once", first(resetWith(h2ProtocolError)), twiliosync.OutcomeAccepted, false},
+		{"PROTOCOL_ERROR, once", first(resetWith(h2ProtocolError)), protocolErrorOnce, false},
 		{"REFUSED_STREAM by a server that lies, each time", always(resetWith(h2RefusedStream)), twiliosync.OutcomeUnknown, false},
 		{"REFUSED_STREAM by a server that lies, once", first(resetWith(h2RefusedStream)), twiliosync.OutcomeAccepted, false},
 		{"INTERNAL_ERROR", always(resetWith(h2InternalError)), twiliosync.OutcomeUnknown, true},
@@ -422,12 +431,12 @@ func (c *heldConn) Write(p []byte) (int, error) {
 func TestCallersHTTP2IsCancelled(t *testing.T) {
 	t.Parallel()
 	trusted := newAuthority(t)
-	protocolErrors := func(int, uint32) h2Reaction { return resetWith(h2ProtocolError) }
+	refusals := func(int, uint32) h2Reaction { return resetWith(h2RefusedStream) }
 
 	for nth := 1; nth <= 3; nth++ {
 		t.Run(fmt.Sprintf("when it got a connection %d times", nth), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				server := newH2Server(t, trusted, protocolErrors)
+				server := newH2Server(t, trusted, refusals)
 				client := clientFor(t, "https://127.0.0.1", twiliosync.WithHTTPClient(&http.Client{Transport: h2Transport(trusted, server.dial)}))
 				ctx, cancel := h2GotConn(nth)
 				defer cancel()
@@ -444,7 +453,11 @@ func TestCallersHTTP2IsCancelled(t *testing.T) {
 		})
 	}
 
-	for nth := 1; nth <= 2; nth++ {
+	blocks := 2
+	if !resendsAfterProtocolError {
+		blocks = 1
+	}
+	for nth := 1; nth <= blocks; nth++ {
 		t.Run(fmt.Sprintf("while header block %d is being written", nth), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())

@@ -1,6 +1,7 @@
 package twiliosync_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -350,7 +351,7 @@ func TestStreamsKeepTheDocumentedRateUnderEveryArrivalPattern(t *testing.T) {
 						input = append(input, message{stream, at})
 					}
 				}
-				slices.SortStableFunc(input, func(a, b message) int { return int(a.at - b.at) })
+				slices.SortStableFunc(input, func(a, b message) int { return cmp.Compare(a.at, b.at) })
 				requests := func(yield func(twiliosync.StreamMessageRequest) bool) {
 					for _, m := range input {
 						time.Sleep(m.at - time.Since(log.epoch))
@@ -711,8 +712,8 @@ func TestIdleStreamsCostNothing(t *testing.T) {
 				synctest.Wait()
 				idle := heapInUse() - before
 				t.Logf("%d streams: %d bytes each within the window, %d in all after it", test.streams, used/int64(test.streams), idle)
-				assert.Greater(t, used, int64(2<<20), "else there is nothing to forget")
-				assert.Less(t, idle, int64(1<<20))
+				assert.Greater(t, used, int64(1<<20), "else there is nothing to forget")
+				assert.Less(t, idle, int64(1<<19))
 				runtime.KeepAlive(client)
 			})
 		})

@@ -1,0 +1,5 @@
+package twiliosync_test
+
+import "syscall"
+
+var errRefused error = syscall.NewError("connection refused")
