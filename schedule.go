@@ -81,11 +81,15 @@ func (s *schedule) enqueue(m *message, key streamKey, now time.Time) {
 	if m.position == nil {
 		s.reserve(m, key)
 	}
+	s.watchExpiry(m)
+	s.wait(m, s.waiting.PushBack(m), now)
+}
+
+func (s *schedule) watchExpiry(m *message) {
 	if !m.request.NotAfter.IsZero() {
 		m.queue.expiring++
-		s.set(&m.timer, m.request.NotAfter, m, nil)
+		s.set(&m.timer, m.request.NotAfter.Add(1), m, nil) // at NotAfter itself it may start
 	}
-	s.wait(m, s.waiting.PushBack(m), now)
 }
 
 func (s *schedule) wait(m *message, waiting *list.Element, now time.Time) {
@@ -220,10 +224,7 @@ func (s *schedule) due(m *message, now time.Time) {
 	m.retrying, m.since = false, now
 	m.queue.busy--
 	m.position = m.queue.messages.PushFront(m)
-	if !m.request.NotAfter.IsZero() {
-		m.queue.expiring++
-		s.set(&m.timer, m.request.NotAfter, m, nil)
-	}
+	s.watchExpiry(m)
 	s.list(m.queue)
 }
 
@@ -234,7 +235,7 @@ func (q *streamQueue) late(then time.Time) (late []*message) {
 		return nil
 	}
 	for element := q.messages.Front(); element != nil; element = element.Next() {
-		if m := element.Value.(*message); m.timer.set && m.timer.at.Before(then) {
+		if m := element.Value.(*message); m.timer.set && m.request.NotAfter.Before(then) {
 			late = append(late, m)
 		}
 	}
