@@ -257,7 +257,7 @@ func (b *batch) accept(index int, request StreamMessageRequest) bool {
 		return false
 	case b.stopped != nil:
 		m.failure = notSent(b.stopped)
-		b.settle(m)
+		b.record(m)
 		return false
 	case b.schedule.ordered:
 		b.schedule.reserve(m, streamKey{b.serviceSID, request.StreamSID})

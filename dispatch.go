@@ -46,8 +46,8 @@ type dispatcher struct {
 	givenUp     int // messages whose encoding is blocked beyond their result
 	workers     int
 	idle        int // of the workers
-	settled     []*message
-	undelivered int   // settled, or being delivered
+	recorded    []*message
+	undelivered int   // recorded, or being delivered
 	stopped     error // why nothing more starts
 	ended       bool  // nobody delivers any more
 	panicked    any   // in user code on another goroutine
@@ -136,6 +136,7 @@ func (d *dispatcher) fill() {
 	now := time.Now()
 	expired, asking := d.schedule.advance(now)
 	for _, m := range expired {
+		d.leaveIfEmpty(m.queue)
 		d.drop(m, ErrExpired)
 	}
 	for _, q := range d.woken.take() {
@@ -210,14 +211,18 @@ func (d *dispatcher) leaveLine(q *streamQueue) {
 	if q.ticket != nil && !q.blocked {
 		d.sender.limiter.leave(q.ticket)
 		q.ticket = nil
-		d.schedule.list(q)
+		d.schedule.updateTurn(q)
 	}
 }
 
 // withdraw takes a waiting message out, and its stream's ticket if it was the last.
 func (d *dispatcher) withdraw(m *message) {
 	d.schedule.withdraw(m)
-	if q := m.queue; q.ticket != nil && q.messages.Len() == 0 {
+	d.leaveIfEmpty(m.queue)
+}
+
+func (d *dispatcher) leaveIfEmpty(q *streamQueue) {
+	if q.ticket != nil && q.messages.Len() == 0 {
 		d.schedule.unblock(q, time.Now())
 		d.leaveLine(q)
 	}
@@ -226,12 +231,12 @@ func (d *dispatcher) withdraw(m *message) {
 // drop settles a message that has left the schedule without its attempt.
 func (d *dispatcher) drop(m *message, cause error) {
 	m.call.stop(cause)
-	d.settle(m)
+	d.record(m)
 }
 
-// settle hands a message to who delivers.
-func (d *dispatcher) settle(m *message) {
-	d.settled = append(d.settled, m)
+// record hands a message to who delivers.
+func (d *dispatcher) record(m *message) {
+	d.recorded = append(d.recorded, m)
 	d.undelivered++
 	notify(d.changed)
 }
@@ -327,7 +332,7 @@ func (d *dispatcher) interrupted(m *message, panicked any) {
 		m.call.conclude()
 	}
 	d.done(m)
-	d.settle(m)
+	d.record(m)
 	d.fill()
 }
 
@@ -406,7 +411,7 @@ func (d *dispatcher) enter(m *message) {
 	if cause != nil {
 		m.call.stop(cause)
 	}
-	d.settle(m)
+	d.record(m)
 }
 
 // dropIfLate drops a message that comes to a blocked stream and can't start in time.
@@ -479,7 +484,7 @@ func (d *dispatcher) finishAttempt(m *message) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.done(m)
-	d.settle(m)
+	d.record(m)
 	d.fill()
 }
 
@@ -513,7 +518,7 @@ func (d *dispatcher) giveUp() {
 		d.givenUp++
 		m.failure = notSent(d.stopped)
 		d.done(m)
-		d.settle(m)
+		d.record(m)
 	}
 	d.fill()
 }
@@ -522,12 +527,12 @@ func (d *dispatcher) giveUp() {
 func (d *dispatcher) take() *message {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.settled) == 0 {
+	if len(d.recorded) == 0 {
 		return nil
 	}
-	m := d.settled[0]
-	d.settled[0] = nil
-	d.settled = d.settled[1:]
+	m := d.recorded[0]
+	d.recorded[0] = nil
+	d.recorded = d.recorded[1:]
 	return m
 }
 
@@ -551,10 +556,14 @@ func (d *dispatcher) finish() {
 		if !t.prepare {
 			t.message.call.leavePlace(false)
 			t.message.call.stop(d.stopped)
-			d.settled = append(d.settled, t.message)
+			d.recorded = append(d.recorded, t.message)
 		}
 	}
 	d.tasks = nil
+	for _, q := range d.schedule.queues {
+		d.schedule.unblock(q, time.Now())
+		d.leaveLine(q)
+	}
 	d.work.Broadcast()
 	d.mu.Unlock()
 	d.awaitWorkers()

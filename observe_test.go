@@ -25,11 +25,9 @@ type tracer struct {
 	fail   string      // the method that panics
 	quit   string      // the method that ends its goroutine
 
-	mu       sync.Mutex
-	calls    []*tracedCall
-	strays   int // Ends without a Start
-	inCall   int
-	attempts int
+	mu     sync.Mutex
+	calls  []*tracedCall
+	strays int // Ends without a Start
 }
 
 type tracedCall struct {

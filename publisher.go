@@ -242,7 +242,7 @@ func (p *Publisher) makeRoom(op *messageCreation) (must bool, err error) {
 	case p.options.Overflow == OverflowDropOldest:
 		for !p.hasRoom(op) {
 			oldest := p.schedule.waiting.Front()
-			if oldest == nil || len(p.settled) >= p.options.Buffer {
+			if oldest == nil || len(p.recorded) >= p.options.Buffer {
 				return false, ErrBufferFull // the results are not taken
 			}
 			p.withdraw(oldest.Value.(*message))
@@ -258,7 +258,7 @@ func (p *Publisher) makeRoom(op *messageCreation) (must bool, err error) {
 // hasRoom counts what waits, and the results that nobody has taken yet. A
 // message that replaces another needs none.
 func (p *Publisher) hasRoom(op *messageCreation) bool {
-	if len(p.settled) >= p.options.Buffer+p.concurrency {
+	if len(p.recorded) >= p.options.Buffer+p.concurrency {
 		return false
 	}
 	if q := p.schedule.queues[op.key()]; p.latestOnly && q != nil && q.latest != nil {
@@ -303,7 +303,7 @@ func (p *Publisher) deliver() {
 			go p.deliver() // onResult has ended this goroutine
 		}
 	}()
-	for !p.settledAll() {
+	for !p.allDelivered() {
 		<-p.changed
 		for m := p.take(); m != nil; m = p.take() {
 			p.handOver(m)
@@ -313,7 +313,7 @@ func (p *Publisher) deliver() {
 	close(p.over)
 }
 
-func (p *Publisher) settledAll() bool {
+func (p *Publisher) allDelivered() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.closed && p.entering == 0 && p.idleNow()

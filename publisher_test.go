@@ -106,9 +106,9 @@ func TestEveryMessageThatAPublisherTookHasOneResult(t *testing.T) {
 }
 
 func TestAPublisherTakesNothingBad(t *testing.T) {
-	client, server := setup(t)
+	server := &recorder{answer: answer(http.StatusCreated, testAnswer)}
 	tr := &tracer{}
-	client = clientOf(t, server, twiliosync.BasicAuth(testUser, testSecret), twiliosync.WithTracer(tr))
+	client := clientOf(t, server, twiliosync.BasicAuth(testUser, testSecret), twiliosync.WithTracer(tr))
 	publisher := newPublisher(t, client, func(bulkResult) { t.Error("nothing was taken") }, nil)
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -95,7 +95,7 @@ func (s *schedule) watchExpiry(m *message) {
 func (s *schedule) wait(m *message, waiting *list.Element, now time.Time) {
 	m.waiting, m.since, m.queue.latest = waiting, now, m
 	s.bytes += m.op.dataSize
-	s.list(m.queue)
+	s.updateTurn(m.queue)
 }
 
 // next returns the stream whose turn it is, nil if none may start a message.
@@ -119,7 +119,7 @@ func (s *schedule) start(q *streamQueue) *message {
 	m := q.messages.Front().Value.(*message)
 	s.leave(m)
 	q.busy++
-	s.list(q)
+	s.updateTurn(q)
 	return m
 }
 
@@ -135,7 +135,7 @@ func (s *schedule) block(q *streamQueue, now time.Time, wait time.Duration) {
 func (s *schedule) unblock(q *streamQueue, now time.Time) {
 	s.unset(&q.timer)
 	q.blocked, q.unblockedAt = false, now
-	s.list(q)
+	s.updateTurn(q)
 }
 
 // retry lets a message wait until its next attempt is due, which then comes
@@ -149,7 +149,7 @@ func (s *schedule) retry(m *message, due, now time.Time) {
 // finish notes that a message that was started has its result.
 func (s *schedule) finish(m *message) {
 	m.queue.busy--
-	s.list(m.queue)
+	s.updateTurn(m.queue)
 }
 
 // withdraw takes a message out that has not been started, or waits for its next attempt.
@@ -159,7 +159,7 @@ func (s *schedule) withdraw(m *message) {
 	if retrying {
 		m.queue.busy--
 	}
-	s.list(m.queue)
+	s.updateTurn(m.queue)
 }
 
 // leave takes a message out of its queue and of all that refers to it.
@@ -183,9 +183,9 @@ func (s *schedule) leave(m *message) {
 	}
 }
 
-// list gives a stream its turn if it has a message that may start, and forgets
+// updateTurn gives a stream its turn if it has a message that may start, and forgets
 // it if it has nothing more to do.
-func (s *schedule) list(q *streamQueue) {
+func (s *schedule) updateTurn(q *streamQueue) {
 	first := q.messages.Front()
 	mayStart := first != nil && first.Value.(*message).waiting != nil && (!s.ordered || q.busy == 0)
 	switch {
@@ -225,7 +225,7 @@ func (s *schedule) due(m *message, now time.Time) {
 	m.queue.busy--
 	m.position = m.queue.messages.PushFront(m)
 	s.watchExpiry(m)
-	s.list(m.queue)
+	s.updateTurn(m.queue)
 }
 
 // late returns the messages of a stream that can't start in time if none
