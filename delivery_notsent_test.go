@@ -445,6 +445,8 @@ func notSentByTheOwnTransport(t *testing.T) {
 			{http.StatusProxyAuthRequired, notSentAndFinal, 1},
 			{http.StatusForbidden, notSentAndFinal, 1},
 			{http.StatusFound, notSentAndFinal, 1},
+			{http.StatusRequestTimeout, notSentAndRetried, 3},
+			{http.StatusTooManyRequests, notSentAndRetried, 3},
 			{http.StatusBadGateway, notSentAndRetried, 3},
 			{http.StatusServiceUnavailable, notSentAndRetried, 3},
 			{http.StatusGatewayTimeout, notSentAndRetried, 3},
