@@ -292,12 +292,6 @@ func requestIDOf(res *http.Response, secrets func() secrets) string {
 	return id
 }
 
-// isSID tells a SID, which is a prefix and 32 hexadecimal digits, from a name.
-func isSID(s, prefix string) bool {
-	digits, ok := strings.CutPrefix(s, prefix)
-	return ok && len(digits) == 32 && strings.Trim(digits, "0123456789abcdefABCDEF") == ""
-}
-
 // parseRetryAfter reads the Retry-After of an answer, in seconds or as an HTTP
 // date, which counts from the answer's own Date: the two clocks may differ.
 // What is neither is 0; what is too large for a Duration is the longest one.

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 )
 
 // Authenticator puts credentials on a request. It is asked on every attempt,
@@ -64,40 +62,6 @@ func BasicAuth(username, password string) Authenticator {
 }
 
 func isCredentialSID(s string) bool { return isSID(s, "AC") || isSID(s, "SK") }
-
-// edgeFault names what doesn't belong into a name or a secret: space or
-// invisible characters at its ends, and control characters anywhere.
-func edgeFault(s string) string {
-	first, _ := utf8.DecodeRuneInString(s)
-	last, _ := utf8.DecodeLastRuneInString(s)
-	switch {
-	case isEdge(first):
-		return "begins with " + nameOf(first)
-	case isEdge(last):
-		return "ends with " + nameOf(last)
-	case strings.ContainsFunc(s, unicode.IsControl):
-		return "has a control character"
-	}
-	return ""
-}
-
-func nameOf(r rune) string {
-	switch {
-	case r == '\n' || r == '\r':
-		return "a line break"
-	case unicode.IsSpace(r):
-		return "a space"
-	}
-	return fmt.Sprintf("the invisible character U+%04X", r)
-}
-
-func isEdge(r rune) bool { return unicode.IsSpace(r) || isInvisible(r) }
-
-// isInvisible tells the characters that a page or an editor adds unseen: byte
-// order mark, zero-width and joining characters, soft hyphen, direction marks.
-func isInvisible(r rune) bool {
-	return r == 0xFEFF || r >= 0x200B && r <= 0x200F || r == 0x2060 || r == 0x00AD || r >= 0x202A && r <= 0x202E
-}
 
 // Authenticate sets the Authorization header.
 func (a *basicAuth) Authenticate(_ context.Context, req *http.Request) error {

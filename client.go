@@ -20,6 +20,8 @@ const version = "0.1.0"
 type Client struct {
 	// StreamMessages publishes messages to the Message Streams of a Sync service.
 	StreamMessages *StreamMessageService
+	// Streams manages the Message Streams of a Sync service.
+	Streams *StreamService
 
 	sender *sender // what the services share
 }
@@ -140,7 +142,11 @@ func (s *settings) client(auth Authenticator) (*Client, error) {
 		basic.apply(header)
 		shared.signed = func() http.Header { return header }
 	}
-	return &Client{StreamMessages: &StreamMessageService{sender: shared}, sender: shared}, nil
+	return &Client{
+		StreamMessages: &StreamMessageService{sender: shared},
+		Streams:        &StreamService{sender: shared},
+		sender:         shared,
+	}, nil
 }
 
 // connect chooses the transport: the caller's, or our own, perhaps wrapped.

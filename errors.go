@@ -158,6 +158,9 @@ type Error struct {
 	subject string // what the call was about, in the words of the advice; empty: a message
 }
 
+// readsOnly is the subject of a call that changes nothing.
+const readsOnly = "a read"
+
 // Unwrap returns Err, so that errors.Is and errors.As find the cause.
 func (e *Error) Unwrap() error {
 	if e == nil {
@@ -239,6 +242,8 @@ func (e *Error) facts() string {
 
 func (e *Error) advice() string {
 	switch {
+	case e.subject == readsOnly && (e.Outcome == OutcomeUnknown || e.Outcome == OutcomeAccepted):
+		return ""
 	case e.Outcome == OutcomeUnknown && e.subject != "":
 		return e.subject + " may have taken effect"
 	case e.Outcome == OutcomeUnknown:

@@ -62,6 +62,9 @@ func (op *operation) setForm(params any) *ParameterError {
 	if err != nil {
 		return &ParameterError{Parameter: "params", Reason: "they can't be encoded as a form", Err: err}
 	}
+	if form == nil {
+		form = []byte{} // also a body without parameters is one
+	}
 	op.form = form
 	return nil
 }

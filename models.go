@@ -3,6 +3,7 @@ package twiliosync
 import (
 	"encoding/json"
 	"errors"
+	"time"
 )
 
 // SyncV1ServiceSyncStreamStreamMessage is a Stream Message as Sync answers it:
@@ -44,3 +45,31 @@ func (m *SyncV1ServiceSyncStreamStreamMessage) DecodeData(v any) error {
 	}
 	return json.Unmarshal(m.Data, v)
 }
+
+// SyncV1ServiceSyncStream is a Message Stream: the schema
+// sync.v1.service.sync_stream of Twilio's OpenAPI description. Every field is
+// nullable there; null is the zero value here.
+//
+// Source: https://www.twilio.com/docs/sync/api/stream-resource
+type SyncV1ServiceSyncStream struct {
+	// SID identifies the stream: "TO" and 32 hexadecimal digits.
+	SID string `json:"sid"`
+	// UniqueName is its name, by which it can be addressed too.
+	UniqueName string `json:"unique_name"`
+	// AccountSID and ServiceSID say whose it is.
+	AccountSID string `json:"account_sid"`
+	ServiceSID string `json:"service_sid"`
+	// URL is its absolute address, and Links those of its messages.
+	URL   string            `json:"url"`
+	Links map[string]string `json:"links"`
+	// DateExpires is when it expires, some time after which it is deleted. Zero: never.
+	DateExpires time.Time `json:"date_expires"`
+	// DateCreated and DateUpdated are when that happened.
+	DateCreated time.Time `json:"date_created"`
+	DateUpdated time.Time `json:"date_updated"`
+	// CreatedBy is the identity of its maker; "system" if that was the REST API.
+	CreatedBy string `json:"created_by"`
+}
+
+// Stream is the short name of [SyncV1ServiceSyncStream].
+type Stream = SyncV1ServiceSyncStream

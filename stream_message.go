@@ -4,14 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"strings"
-	"unicode/utf8"
 )
-
-// maxIdentifier is the longest unique name, in characters.
-// Source: https://www.twilio.com/docs/sync/api/stream-resource
-const maxIdentifier = 320
 
 // StreamMessageService publishes Stream Messages. It is the StreamMessages
 // field of a [Client], and safe for concurrent use.
@@ -111,47 +104,4 @@ func (op *messageCreation) decode(body []byte) error {
 		op.message.Data = nil
 	}
 	return nil
-}
-
-func checkIdentifiers(serviceSID, streamSID string) *ParameterError {
-	if reason := identifierFault(serviceSID); reason != "" {
-		return &ParameterError{Parameter: "serviceSID", Reason: reason}
-	}
-	if reason := identifierFault(streamSID); reason != "" {
-		return &ParameterError{Parameter: "streamSID", Reason: reason}
-	}
-	if isSID(serviceSID, "TO") && isSID(streamSID, "IS") {
-		return &ParameterError{Parameter: "serviceSID", Reason: "this is a stream SID (TO…) and streamSID is a service SID (IS…); swap them"}
-	}
-	return nil
-}
-
-func identifierFault(s string) string {
-	if isUnreserved(s) && s != "" && s[0] != '.' && len(s) <= maxIdentifier { // as most are
-		return ""
-	}
-	switch {
-	case s == "":
-		return "it is empty; pass a SID or a unique name"
-	case hasDotSegment(s):
-		return "a dot segment changes the path of the request; pass a SID or a unique name"
-	case !utf8.ValidString(s):
-		return "it is not valid UTF-8"
-	case edgeFault(s) != "":
-		return "it " + edgeFault(s) + "; take it off if it doesn't belong to the name"
-	case utf8.RuneCountInString(s) > maxIdentifier:
-		return fmt.Sprintf("it is longer than %d characters", maxIdentifier)
-	}
-	return ""
-}
-
-// hasDotSegment looks between slashes too: some proxies resolve them even
-// where they are percent-encoded.
-func hasDotSegment(s string) bool {
-	for segment := range strings.SplitSeq(s, "/") {
-		if segment == "." || segment == ".." {
-			return true
-		}
-	}
-	return false
 }

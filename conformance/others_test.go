@@ -41,7 +41,7 @@ func TestErrorAnswersToOthers(t *testing.T) {
 		{name: "credentials of another kind", authorization: "Bearer abc", want: answer{401, 20003}},
 		{name: "wrong credentials", authorization: "Basic QUMxOndyb25n", described: true, want: answer{401, 20003}},
 
-		{name: "another operation", path: "/v1/Services/default/Streams/orders", want: answer{404, 20404}},
+		{name: "an update of a stream that is not there", path: "/v1/Services/default/Streams/orders", body: "Ttl=60", described: true, want: answer{404, 20404}},
 		{name: "another version", path: "/v2/Services/default/Streams/orders/Messages", want: answer{404, 20404}},
 		{name: "the root", path: "/", want: answer{404, 20404}},
 		{name: "a slash at the end", path: messagesPath + "/", want: answer{404, 20404}},

@@ -3,6 +3,8 @@
 //
 //	go run ./examples/create_stream_message -stream orders -data '{"id": 7, "state": "paid"}'
 //
+// With -create it makes the stream first, if it is missing.
+//
 // It takes credentials from TWILIO_API_KEY and TWILIO_API_SECRET, or from
 // TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN. If none of them is set, it
 // publishes to the fake service of package twiliosynctest.
@@ -34,7 +36,7 @@ func main() {
 // publication is what the flags ask for.
 type publication struct {
 	service, stream, data string
-	asJSON                bool
+	create, asJSON        bool
 }
 
 // run returns the exit status: 0 published, 1 not or not certainly, 2 wrong usage.
@@ -52,6 +54,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintln(stderr, err)
 		return 2
 	}
+	if p.create {
+		if _, _, err := client.Streams.Ensure(ctx, p.service, p.stream, nil); err != nil {
+			p.reportFailure(err, stdout, stderr)
+			return 1
+		}
+	}
 	message, response, err := client.StreamMessages.Create(ctx, p.service, p.stream, json.RawMessage(p.data))
 	if err != nil {
 		p.reportFailure(err, stdout, stderr)
@@ -66,8 +74,9 @@ func parse(args []string, stdin io.Reader, stderr io.Writer) (publication, error
 	flags := flag.NewFlagSet("create_stream_message", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&p.service, "service", "default", "SID or unique name of the Sync `service`")
-	flags.StringVar(&p.stream, "stream", "greetings", "SID or unique name of an existing `stream`")
+	flags.StringVar(&p.stream, "stream", "greetings", "SID or unique name of the `stream`, which must exist unless -create is given")
 	flags.StringVar(&p.data, "data", `{"hello": "world"}`, "the message, a `JSON` object of at most 4096 bytes; - reads it from standard input")
+	flags.BoolVar(&p.create, "create", false, "make the stream first, if there is none of that unique name")
 	flags.BoolVar(&p.asJSON, "json", false, "write the result as one line of JSON")
 	if err := flags.Parse(args); err != nil {
 		return p, err

@@ -23,6 +23,8 @@ func TestCommand(t *testing.T) {
 		{name: "without arguments it publishes to the fake and says so", stdout: "A subscriber would have received:\n  {\"hello\": \"world\"}", stderr: "nothing leaves this machine"},
 		{name: "a message from standard input", args: []string{"-data", "-"}, stdin: "{\"id\": 7}\n", stdout: "  {\"id\": 7}\n"},
 		{name: "a stream with any name", args: []string{"-stream", "orders#1/eu"}, stdout: `stream "orders#1/eu"`},
+		{name: "a stream that is made first", args: []string{"-create", "-stream", "new"}, stdout: `stream "new"`},
+		{name: "a name that can't be made", args: []string{"-create", "-stream", ".."}, status: 1, stderr: "dot segment"},
 		{name: "JSON for scripts", args: []string{"-json"}, stdout: `"outcome":"accepted"`},
 		{name: "a message that is no object", args: []string{"-data", "[1]"}, status: 1, stderr: "twiliosync: not sent: data: it encodes to a JSON array"},
 		{name: "the same for scripts", args: []string{"-json", "-data", "[1]"}, status: 1, stdout: `"outcome":"not sent"`},

@@ -28,7 +28,9 @@ import (
 )
 
 // pages are the generated ones. Each has its template in pages.tmpl.
-var pages = []string{"README.md", "SyncV1StreamMessageApi.md", "SyncV1ServiceSyncStreamStreamMessage.md"}
+var pages = []string{
+	"README.md", "SyncV1StreamMessageApi.md", "SyncV1ServiceSyncStreamStreamMessage.md", "SyncV1StreamApi.md", "SyncV1ServiceSyncStream.md",
+}
 
 //go:embed pages.tmpl
 var templates string
@@ -55,7 +57,7 @@ func update(root string, check bool) (stale []string, err error) {
 	}
 	// What the templates can ask for. An error of a function ends the run.
 	t, err := template.New("").Funcs(template.FuncMap{
-		"guides": s.guides, "literal": s.literal, "type": s.typeNamed, "fields": fields,
+		"guides": s.guides, "results": s.results, "page": page, "service": service, "literal": s.literal, "type": s.typeNamed, "fields": fields,
 		"operation": s.operation, "signature": signature, "example": s.example,
 		"markdown": s.markdown, "cell": s.cell, "synopsis": s.pkg.Synopsis, "lower": strings.ToLower,
 	}).Parse(templates)
@@ -99,7 +101,7 @@ func read(root string) (*source, error) {
 	}
 	var files []*ast.File
 	for _, name := range names {
-		if strings.HasSuffix(name, "_test.go") && filepath.Base(name) != "example_test.go" {
+		if base := filepath.Base(name); strings.HasSuffix(base, "_test.go") && !strings.HasPrefix(base, "example") {
 			continue
 		}
 		file, err := parser.ParseFile(s.fset, name, nil, parser.ParseComments)
@@ -213,6 +215,7 @@ var special = regexp.MustCompile(`^(?:Operation: (\S+) (\S+)|Source.*: (\S+))$`)
 // a parameter is about it, up to a semicolon and the name of the next.
 func (s *source) operation(m *doc.Func) (op operation, err error) {
 	names, about := []string{}, map[string]string{"ctx": "Bounds the whole call: its attempts and the waits between them."}
+	inEveryMethod := s.inEveryMethod(m)
 	for _, field := range m.Decl.Type.Params.List {
 		for _, id := range field.Names {
 			names = append(names, id.Name)
@@ -220,7 +223,7 @@ func (s *source) operation(m *doc.Func) (op operation, err error) {
 		}
 	}
 	begin := regexp.MustCompile(`(?:^|; )(` + strings.Join(names, "|") + `) (?:is )?`)
-	for paragraph := range strings.SplitSeq(m.Doc, "\n\n") {
+	for paragraph := range strings.SplitSeq(inEveryMethod+m.Doc, "\n\n") {
 		text := strings.Join(strings.Fields(paragraph), " ")
 		if line := special.FindStringSubmatch(text); line != nil {
 			op.Verb, op.Path, op.Source = op.Verb+line[1], op.Path+line[2], op.Source+line[3]
@@ -239,16 +242,64 @@ func (s *source) operation(m *doc.Func) (op operation, err error) {
 	for i := range op.Parameters {
 		p := &op.Parameters[i]
 		p.Doc = about[p.Name]
+		if t, err := s.typeNamed(strings.TrimPrefix(p.Type, "*")); err == nil && p.Name == "params" {
+			p.Doc = s.pkg.Synopsis(t.Doc)
+		}
 		if field := s.formFields[strings.ToLower(p.Name)]; field != "" {
 			p.Notes = "form parameter `" + field + "`"
 		} else if inPath := regexp.MustCompile(`(?i)\{(` + p.Name + `)\}`).FindStringSubmatch(op.Path); inPath != nil {
 			p.Notes = "path parameter `" + inPath[1] + "`"
 		}
-		if p.Name != "ctx" && (p.Doc == "") != (op.Path == "") {
+		described := p.Doc != "" && (op.Path != "" || inEveryMethod == "")
+		if p.Name != "ctx" && described != (op.Path != "") {
 			return op, fmt.Errorf("the doc comment of %s needs both a paragraph Operation: and one that begins with %s", m.Name, p.Name)
 		}
 	}
 	return op, nil
+}
+
+// inEveryMethod is the paragraph of a service's comment about what its methods have in common.
+func (s *source) inEveryMethod(m *doc.Func) string {
+	t, err := s.typeNamed(strings.TrimPrefix(m.Recv, "*"))
+	if err != nil {
+		return ""
+	}
+	_, common, _ := strings.Cut(t.Doc, "\nIn every method ")
+	common, _, found := strings.Cut(common, "\n\n")
+	if !found {
+		return ""
+	}
+	return common + "\n\n"
+}
+
+// results lists what a method returns, with links to the pages of models.
+func (s *source) results(m *doc.Func) string {
+	var list []string
+	for _, field := range m.Decl.Type.Results.List {
+		name := types.ExprString(field.Type)
+		switch model := strings.TrimPrefix(name, "*"); {
+		case model == "Response":
+			list = append(list, `[**\*Response**](SyncV1StreamMessageApi.md#response)`)
+		case name == "error":
+			list = append(list, `**error** (a [\*Error](errors.md))`)
+		case strings.HasPrefix(model, "SyncV1"):
+			list = append(list, fmt.Sprintf(`[**\*%s**](%s.md)`, model, model))
+		case strings.HasPrefix(name, "*"):
+			list = append(list, fmt.Sprintf(`[**\*%s**](#%s)`, model, strings.ToLower(model)))
+		default:
+			list = append(list, "`"+name+"`")
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// page is that of a method's service, and service the field of Client.
+func page(m *doc.Func) string {
+	return "SyncV1" + strings.TrimSuffix(strings.TrimPrefix(m.Recv, "*"), "Service") + "Api.md"
+}
+
+func service(m *doc.Func) string {
+	return "client." + strings.TrimSuffix(strings.TrimPrefix(m.Recv, "*"), "Service") + "s"
 }
 
 func signature(m *doc.Func) string {
@@ -265,7 +316,7 @@ var aboutFake = regexp.MustCompile(`\b(fake|stop)\b`)
 func (s *source) example(m *doc.Func) (string, error) {
 	i := slices.IndexFunc(m.Examples, func(e *doc.Example) bool { return e.Suffix == "" })
 	if i < 0 {
-		return "", fmt.Errorf("example_test.go has no Example%s_%s", strings.TrimPrefix(m.Recv, "*"), m.Name)
+		return "", fmt.Errorf("the example files have no Example%s_%s", strings.TrimPrefix(m.Recv, "*"), m.Name)
 	}
 	var code []string
 	for _, statement := range m.Examples[i].Code.(*ast.BlockStmt).List {

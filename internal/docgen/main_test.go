@@ -11,9 +11,10 @@ import (
 )
 
 const (
-	index = "docs/README.md"
-	api   = "docs/SyncV1StreamMessageApi.md"
-	model = "docs/SyncV1ServiceSyncStreamStreamMessage.md"
+	index     = "docs/README.md"
+	api       = "docs/SyncV1StreamMessageApi.md"
+	streamAPI = "docs/SyncV1StreamApi.md"
+	model     = "docs/SyncV1ServiceSyncStreamStreamMessage.md"
 )
 
 func TestPagesAreFresh(t *testing.T) {
@@ -74,9 +75,9 @@ func TestWhatMakesPagesStale(t *testing.T) {
 		"the operation":                    {"stream_message.go", "POST /v1/", "POST /v2/", []string{index, api}},
 		"the address of its source":        {"stream_message.go", "#create-a-stream-message-resource", "#create", []string{api}},
 		"the name of the form's field":     {"stream_message.go", `url:"Data"`, `url:"DATA"`, []string{api}},
-		"the base URL":                     {"options.go", `"https://sync.twilio.com"`, `"https://sync.example.com"`, []string{index, api}},
-		"the type of the content":          {"exchange.go", `"application/x-www-form-urlencoded"`, `"application/json"`, []string{api}},
-		"the type of the answer":           {"client.go", `{"application/json"}`, `{"application/xml"}`, []string{api}},
+		"the base URL":                     {"options.go", `"https://sync.twilio.com"`, `"https://sync.example.com"`, []string{index, api, streamAPI}},
+		"the type of the content":          {"exchange.go", `"application/x-www-form-urlencoded"`, `"application/json"`, []string{api, streamAPI}},
+		"the type of the answer":           {"client.go", `{"application/json"}`, `{"application/xml"}`, []string{api, streamAPI}},
 		"the comment of a property":        {"models.go", "SID identifies the message", "SID names the message", []string{model}},
 		"the JSON name of a property":      {"models.go", "`json:\"sid\"`\n\t// Data", "`json:\"SID\"`\n\t// Data", []string{model}},
 		"the type of a property":           {"models.go", "Data json.RawMessage", "Data any", []string{model}},
@@ -139,7 +140,7 @@ func TestHandWrittenPagesAreListed(t *testing.T) {
 func TestWhatThePagesCantDoWithout(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ file, old, replacement, complaint string }{
-		"an Example function of Create": {"example_test.go", "func ExampleStreamMessageService_Create()", "func ExampleFoo()", "example_test.go has no ExampleStreamMessageService_Create"},
+		"an Example function of Create": {"example_test.go", "func ExampleStreamMessageService_Create()", "func ExampleFoo()", "the example files have no ExampleStreamMessageService_Create"},
 		"the operation of Create":       {"stream_message.go", "// Operation: ", "// Call: ", "doc comment of Create needs both a paragraph Operation: and one that begins with serviceSID"},
 		"each parameter of Create":      {"stream_message.go", "streamSID the SID", "the second one the SID", "doc comment of Create needs both a paragraph Operation: and one that begins with streamSID"},
 		"the base URL":                  {"options.go", "defaultBaseURL ", "theBaseURL ", "no string for defaultBaseURL"},
