@@ -1,6 +1,6 @@
 module github.com/twiliosync/twiliosync-go/benchmarks
 
-go 1.26.0
+go 1.26
 
 replace github.com/twiliosync/twiliosync-go => ../
 
