@@ -184,7 +184,10 @@ func (d *dispatcher) ask(q *streamQueue, now time.Time) {
 	var wait time.Duration
 	var ok bool
 	if q.ticket == nil {
-		q.ticket, wait, ok = d.sender.limiter.ask(q.key, func() { d.woken.add(q) })
+		if q.wake == nil {
+			q.wake = func() { d.woken.add(q) }
+		}
+		q.ticket, wait, ok = d.sender.limiter.ask(q.key, q.wake)
 	} else {
 		wait, ok = d.sender.limiter.retake(q.ticket)
 	}

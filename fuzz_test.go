@@ -105,3 +105,21 @@ func FuzzErrorBody(f *testing.F) {
 		require.NotContains(t, err.Error(), "\n")
 	})
 }
+
+// FuzzForm: the bytes of the form are those of url.Values.Encode.
+func FuzzForm(f *testing.F) {
+	for _, text := range []string{"", "a b+c&d=e;f%20", "é🙂\x00\xff", "~-_.!*'()", "orders#1/eu?"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		encoded, err := json.Marshal(map[string]string{"text": text})
+		require.NoError(t, err)
+		sent := ""
+		client := inMemory(t, 201, testAnswer, func(_, body string) { sent = body })
+		_, _, err = client.StreamMessages.Create(context.Background(), "default", "orders", json.RawMessage(encoded))
+		if len(encoded) <= 4096 {
+			require.NoError(t, err)
+			require.Equal(t, url.Values{"Data": {string(encoded)}}.Encode(), sent)
+		}
+	})
+}

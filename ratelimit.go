@@ -70,6 +70,9 @@ func newStreamLimiter(limit int, window time.Duration) *streamLimiter {
 // wait blocks until the stream may start an attempt, and takes the place. If
 // that would certainly be after the context's deadline, it fails at once.
 func (l *streamLimiter) wait(ctx context.Context, key streamKey) *contextError {
+	if l.take(key) {
+		return nil
+	}
 	woken := make(chan struct{}, 1)
 	t, wait, ok := l.ask(key, func() {
 		select {
@@ -111,6 +114,18 @@ func (l *streamLimiter) tooLate(ctx context.Context, t *ticket) *contextError {
 		text:       fmt.Sprintf("the stream's rate limit lets it start in %v, after the deadline: %v", wait, context.DeadlineExceeded),
 		retryAfter: wait,
 	}
+}
+
+// take takes a place of the stream if one is free, and nobody waits for it.
+func (l *streamLimiter) take(key streamKey) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	pace := l.pace(key)
+	free := pace.queue.Len() == 0 && l.nextPlace(pace, l.now()) <= 0
+	if free {
+		pace.inFlight++
+	}
+	return free
 }
 
 // ask takes a place of the stream, or else queues for one: then wait says when

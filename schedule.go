@@ -55,6 +55,7 @@ type streamQueue struct {
 
 	blocked     bool    // by the pace
 	ticket      *ticket // its place in the limiter's queue
+	wake        func()  // of its tickets
 	unblockedAt time.Time
 	timer       timer
 }
