@@ -773,7 +773,10 @@ type wireServer struct {
 
 func newWireServer(t *testing.T) *wireServer {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.2:0") // where no other test takes over the port of a server that has stopped
+	if err != nil {
+		listener, err = net.Listen("tcp", "127.0.0.1:0")
+	}
 	require.NoError(t, err)
 	conns := make(chan net.Conn, 16)
 	server := &wireServer{address: listener.Addr().String()}
