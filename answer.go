@@ -19,7 +19,7 @@ import (
 	"unicode"
 )
 
-// maxAnswer is how many bytes of an answer's body are read.
+// maxAnswer is how many bytes of an answer's body are read, unless its operation says more.
 const maxAnswer = 64 << 10
 
 // Response is what HTTP said, beside the result or the [*Error]. It is nil if
@@ -56,8 +56,8 @@ func (r *Response) MarshalJSON() ([]byte, error) {
 }
 
 // readAnswer reads the body to its end, so that the connection can be used
-// again, or up to maxAnswer, after which closing drops the connection.
-func readAnswer(res *http.Response) ([]byte, error) {
+// again, or up to limit bytes, after which closing drops the connection.
+func readAnswer(res *http.Response, limit int) ([]byte, error) {
 	if res.Body == nil { // of a careless RoundTripper
 		res.Body = http.NoBody
 	}
@@ -66,21 +66,21 @@ func readAnswer(res *http.Response) ([]byte, error) {
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		return nil, nil // the body is the naked connection, beyond every timeout
 	}
-	body, err := readAtMost(res.Body, res.ContentLength)
+	body, err := readAtMost(res.Body, res.ContentLength, limit)
 	if err == nil && strings.EqualFold(res.Header.Get("Content-Encoding"), "gzip") {
-		return unzip(body)
+		return unzip(body, limit)
 	}
 	return body, err
 }
 
-// readAtMost reads maxAnswer bytes at most; the length is that which was announced, -1 for none.
-func readAtMost(r io.Reader, length int64) ([]byte, error) {
+// readAtMost reads limit bytes at most; the length is that which was announced, -1 for none.
+func readAtMost(r io.Reader, length int64, limit int) ([]byte, error) {
 	size := int64(bytes.MinRead)
-	if length > 0 && length <= maxAnswer {
+	if length > 0 && length <= int64(limit) {
 		size = length + 1 // so that the end is seen without another buffer
 	}
 	body := make([]byte, 0, size)
-	for len(body) <= maxAnswer {
+	for len(body) <= limit {
 		body = slices.Grow(body, 1)
 		n, err := r.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
@@ -91,8 +91,8 @@ func readAtMost(r io.Reader, length int64) ([]byte, error) {
 			return body, err
 		}
 	}
-	if len(body) > maxAnswer {
-		return body[:maxAnswer], fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
+	if len(body) > limit {
+		return body[:limit], fmt.Errorf("the answer is longer than %d bytes", limit)
 	}
 	return body, nil
 }
@@ -109,12 +109,12 @@ func undecodable(body []byte, what string) error {
 }
 
 // unzip decodes what nobody asked for, but some proxies send.
-func unzip(body []byte) ([]byte, error) {
+func unzip(body []byte, limit int) ([]byte, error) {
 	reader, err := gzip.NewReader(bytes.NewReader(body))
 	if err != nil {
 		return nil, errors.New("the answer is not the gzip that it says it is")
 	}
-	plain, err := readAtMost(reader, -1)
+	plain, err := readAtMost(reader, -1, limit)
 	if err != nil {
 		return plain, errors.New("the gzip answer can't be decoded within the bound of an answer")
 	}

@@ -1,6 +1,7 @@
 package twiliosync_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -644,8 +645,12 @@ func TestACancelYieldsWhatWasPulledWithItsOutcome(t *testing.T) {
 					assert.Equal(t, test.took, time.Since(start))
 					assert.EqualValues(t, len(pulled), input.pulled.Load())
 					require.Len(t, results, len(pulled))
+					hot := []int{2, 3, 4, 5} // which of these start first is up to the workers that encode them
+					slices.SortStableFunc(hot, func(a, b int) int {
+						return cmp.Compare(twiliosync.OutcomeOf(results[a].Err), twiliosync.OutcomeOf(results[b].Err))
+					})
 					for i, request := range pulled {
-						err := results[i].Err
+						err := results[which(i, hot)].Err
 						assert.Equal(t, outcomes[i], twiliosync.OutcomeOf(err), "%s: %v", request.StreamSID, err)
 						if request.StreamSID == "throttled" && end.name == "a deadline" {
 							continue // it was yielded at once, since the next attempt would come after the deadline
@@ -1094,4 +1099,12 @@ func (s *seededScript) played(lines ...int) (requests int64) {
 		requests += s.hits[line].Load()
 	}
 	return requests
+}
+
+// which returns the message that stands for the one at i: of the hot ones, that with the outcome that is due.
+func which(i int, hot []int) int {
+	if i >= 2 && i-2 < len(hot) {
+		return hot[i-2]
+	}
+	return i
 }

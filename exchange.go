@@ -2,6 +2,7 @@ package twiliosync
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -35,6 +36,7 @@ type operation struct {
 	doneBy    int  // the rejection that, after an attempt in doubt, proves that it took effect; 0: none does
 
 	answer     answer          // where the answer goes
+	maxAnswer  int             // bytes of it that are read; 0: maxAnswer
 	messageSID *string         // in it, for the tracer; nil if it is no message
 	subject    string          // names it in an advice; empty: a message
 	refusal    *ParameterError // why it can't be sent; nil if it can
@@ -325,7 +327,7 @@ func (out *outgoing) unanswered(req *http.Request, err error, secretsOf func(*op
 // answered is the reply of an exchange with an answer.
 func (out *outgoing) answered(req *http.Request, res *http.Response, secretsOf func(*operation, http.Header) secrets) reply {
 	redact := func() secrets { return secretsOf(out.op, req.Header) }
-	body, err := readAnswer(res)
+	body, err := readAnswer(res, cmp.Or(out.op.maxAnswer, maxAnswer))
 	got := reply{response: res, requestID: requestIDOf(res, redact)}
 	got.evidence = evidence{status: res.StatusCode, sent: true, mayRepeat: out.op.mayRepeat, cut: err != nil}
 	_, got.sends = out.trace.sent(nil)

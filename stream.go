@@ -7,6 +7,7 @@ import (
 	"errors"
 	"iter"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -84,7 +85,9 @@ func (s *StreamService) Create(ctx context.Context, serviceSID string, params *C
 	}
 	stream, response, err = s.Fetch(ctx, serviceSID, params.UniqueName, opts...) // it exists
 	if failure := asError(err); failure != nil {
-		failure.Outcome, failure.subject = OutcomeAccepted, op.subject
+		unread := *failure // a tracer may have the other
+		unread.Outcome, unread.subject = OutcomeAccepted, op.subject
+		err = &unread
 	}
 	return stream, response, err
 }
@@ -137,7 +140,7 @@ func (s *StreamService) List(ctx context.Context, serviceSID string, params *Lis
 	page := &streamPage{params: *cmp.Or(params, &ListSyncStreamParams{})}
 	op := newStreamOperation("ListSyncStream", "GET", serviceSID, "")
 	op.to("Services", serviceSID, "Streams")
-	op.mayRepeat, op.answer = true, page
+	op.mayRepeat, op.answer, op.maxAnswer = true, page, 1<<20 // 100 streams of the longest names
 	op.refusal = identifierRefusal("serviceSID", serviceSID)
 	if p := page.params; op.refusal == nil && (p.PageSize < 0 || p.PageSize > 100 || p.Page < 0) {
 		op.refusal = &ParameterError{Parameter: "params", Reason: "a PageSize is 1 to 100, 0 for the default of 50, and a Page is not negative"}
@@ -157,11 +160,15 @@ func (s *StreamService) All(ctx context.Context, serviceSID string, params *List
 	return func(yield func(*SyncV1ServiceSyncStream, error) bool) {
 		seen := map[ListSyncStreamParams]bool{}
 		for next := cmp.Or(params, &ListSyncStreamParams{}); next != nil; {
-			if seen[*next] {
+			place := *next
+			if place.PageToken != "" {
+				place.Page = 0 // the token says it all
+			}
+			if seen[place] {
 				yield(nil, notSent(errors.New("the list of streams leads back to a page that it has had")))
 				return
 			}
-			seen[*next] = true
+			seen[place] = true
 			page, _, err := s.List(ctx, serviceSID, next, opts...)
 			if err != nil {
 				yield(nil, err)
@@ -183,7 +190,9 @@ func (s *StreamService) All(ctx context.Context, serviceSID string, params *List
 // [Response] is the last one's.
 func (s *StreamService) Ensure(ctx context.Context, serviceSID, uniqueName string, params *UpdateSyncStreamParams, opts ...CallOption) (*SyncV1ServiceSyncStream, *Response, error) {
 	params = cmp.Or(params, &UpdateSyncStreamParams{})
-	stream, response, err := s.Fetch(ctx, serviceSID, uniqueName, opts...)
+	op := operationOnStream("FetchSyncStream", "GET", serviceSID, uniqueName, readsOnly)
+	op.refusal = cmp.Or(op.refusal, ttlRefusal(params.TTL))
+	stream, response, err := s.send(ctx, op, opts)
 	for range 3 { // others may delete it at the same time
 		if err == nil && params.TTL != nil {
 			stream, response, err = s.Update(ctx, serviceSID, uniqueName, params, opts...)
@@ -192,7 +201,11 @@ func (s *StreamService) Ensure(ctx context.Context, serviceSID, uniqueName strin
 			break
 		}
 		stream, response, err = s.Create(ctx, serviceSID, &CreateSyncStreamParams{UniqueName: uniqueName, TTL: params.TTL}, opts...)
-		if OutcomeOf(err) != OutcomeRejected || !errors.Is(err, ErrAlreadyExists) {
+		exists := OutcomeOf(err) == OutcomeRejected && errors.Is(err, ErrAlreadyExists) || err != nil && OutcomeOf(err) == OutcomeAccepted
+		if err == nil && params.TTL != nil && response.StatusCode == 200 {
+			continue // somebody else may have made it
+		}
+		if !exists {
 			break
 		}
 		stream, response, err = s.Fetch(ctx, serviceSID, uniqueName, opts...)
@@ -288,11 +301,23 @@ func (p *streamPage) decode(body []byte) error {
 	if err := json.Unmarshal(body, &answer); err != nil || answer.Streams == nil {
 		return undecodable(body, "a list of streams")
 	}
-	p.response = ListSyncStreamResponse{Streams: *answer.Streams}
-	if next, err := url.Parse(answer.Meta.Next); err == nil && answer.Meta.Next != "" {
-		query := next.Query()
-		page, _ := strconv.Atoi(query.Get("Page"))
-		p.response.Next = &ListSyncStreamParams{PageSize: p.params.PageSize, Page: page, PageToken: query.Get("PageToken")}
+	if slices.ContainsFunc(*answer.Streams, func(s *SyncV1ServiceSyncStream) bool { return s == nil || s.SID == "" }) {
+		return errors.New("the answer has a stream without a sid")
 	}
+	p.response = ListSyncStreamResponse{Streams: *answer.Streams}
+	if answer.Meta.Next == "" {
+		return nil
+	}
+	address, err := url.Parse(answer.Meta.Next)
+	if err != nil {
+		return errors.New("the answer's next_page_url is not a URL")
+	}
+	query := address.Query()
+	page, _ := strconv.Atoi(query.Get("Page"))
+	next := ListSyncStreamParams{PageSize: p.params.PageSize, Page: max(0, page), PageToken: query.Get("PageToken")}
+	if next.Page == 0 && next.PageToken == "" {
+		return errors.New("the answer's next_page_url has neither a Page nor a PageToken")
+	}
+	p.response.Next = &next
 	return nil
 }
