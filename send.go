@@ -222,7 +222,7 @@ func (c *call) exchange(ctx context.Context, added http.Header) (Outcome, resend
 	c.failure.Outcome, c.failure.Err, c.failure.subject = outcome, got.err, c.op.subject
 	c.failure.Attempts, c.failure.Sends = c.attempts, c.sends
 	c.failure.StatusCode, c.failure.RequestID = got.status, got.requestID
-	c.maybeEffective = c.maybeEffective || outcome == OutcomeUnknown
+	c.maybeEffective = c.maybeEffective || outcome == OutcomeUnknown && c.op.subject != readsOnly
 	if c.maybeEffective && outcome != OutcomeAccepted {
 		c.failure.Outcome = OutcomeUnknown
 	}

@@ -315,6 +315,20 @@ func TestWhatFollowsAnUnknownAttempt(t *testing.T) {
 			})
 		})
 	}
+	t.Run("a read has the outcome of its last attempt: those before have changed nothing", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			srv := twiliosynctest.NewServer(t, twiliosynctest.WithStreams())
+			srv.Next(1).LoseAnswer()
+			_, _, err := srv.Client().Streams.Fetch(t.Context(), "default", "orders")
+			assert.ErrorIs(t, err, twiliosync.ErrNotFound)
+			assert.Equal(t, twiliosync.OutcomeRejected, twiliosync.OutcomeOf(err))
+			assert.Equal(t, 2, asError(t, err).Attempts)
+			srv.Next(1).LoseAnswer()
+			_, _, err = srv.Client().Streams.Ensure(t.Context(), "default", "orders", nil)
+			assert.NoError(t, err)
+		})
+	})
 	t.Run("an unnamed creation is not repeated", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
