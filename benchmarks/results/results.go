@@ -11,6 +11,7 @@ import (
 // The publishers, in the order of the tables.
 const (
 	Leanest     = "leanest net/http"
+	FullJob     = "full job"
 	HandWritten = "hand-written"
 	TwilioGo    = "twilio-go"
 	Resty       = "resty"
@@ -31,7 +32,7 @@ const (
 )
 
 // Publishers are those of one message.
-var Publishers = []string{Leanest, HandWritten, TwilioGo, Resty, SDK}
+var Publishers = []string{Leanest, FullJob, HandWritten, TwilioGo, Resty, SDK}
 
 // Results are the samples of a run: one number per round. What was not
 // measured is missing.
