@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -49,14 +50,17 @@ type answer interface{ decode(body []byte) error }
 // to sets the path, each segment percent-encoded byte for byte.
 func (op *operation) to(segments ...string) {
 	op.path = "/v1/" + strings.Join(segments, "/")
-	op.rawPath = op.path
-	for i, segment := range segments {
-		if !isUnreserved(segment) {
-			segments[i] = url.PathEscape(segment)
-			op.rawPath = "/v1/" + strings.Join(segments, "/")
-		}
+	if op.rawPath = op.path; !slices.ContainsFunc(segments, isReserved) {
+		return // as most are
 	}
+	encoded := make([]string, len(segments))
+	for i, segment := range segments {
+		encoded[i] = url.PathEscape(segment)
+	}
+	op.rawPath = "/v1/" + strings.Join(encoded, "/")
 }
+
+func isReserved(segment string) bool { return !isUnreserved(segment) }
 
 // setForm encodes the parameters of the body.
 func (op *operation) setForm(params any) *ParameterError {
@@ -170,6 +174,8 @@ type outgoing struct {
 	trace           sendTrace
 }
 
+var noRequest http.Request
+
 // request makes the request that net/http gets. Its context has the trace,
 // which the Authenticator's has not: that may be used for other requests.
 func (x *exchanger) request(out *outgoing, added http.Header) (*http.Request, error) {
@@ -178,16 +184,15 @@ func (x *exchanger) request(out *outgoing, added http.Header) (*http.Request, er
 		return nil, err
 	}
 	out.url = out.op.target(x.baseURL)
-	request := http.Request{
-		Method: out.op.method, URL: &out.url, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header,
-	}
+	req := noRequest.WithContext(out.trace.attach(out.attemptCtx)) // a copy, which is ours
+	req.Method, req.URL, req.Header = out.op.method, &out.url, header
+	req.Proto, req.ProtoMajor, req.ProtoMinor = "HTTP/1.1", 1, 1
 	if out.op.form != nil {
 		out.form.Reset(out.op.form)
-		request.Body = io.NopCloser(&out.form) // of these types, net/http writes it together with the header
-		request.GetBody = out.op.body
-		request.ContentLength = int64(len(out.op.form))
+		req.Body = io.NopCloser(&out.form) // of these types, net/http writes it together with the header
+		req.GetBody = out.op.body
+		req.ContentLength = int64(len(out.op.form))
 	}
-	req := request.WithContext(out.trace.attach(out.attemptCtx))
 	if x.jar != nil {
 		for _, cookie := range x.jar.Cookies(req.URL) {
 			req.AddCookie(cookie)
