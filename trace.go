@@ -19,6 +19,7 @@ type sendTrace struct {
 	hooks     httptrace.ClientTrace
 
 	mu           sync.Mutex
+	tries        int  // of a wrapper
 	connections  int  // asked for
 	writes       int  // header blocks handed to a connection, or, on HTTP/2, about to be
 	lastWritten  bool // one was handed to the connection asked for last
@@ -63,11 +64,21 @@ type traceKey struct{}
 type recordingTransport struct{ *http.Transport }
 
 func (r recordingTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	trace, ok := req.Context().Value(traceKey{}).(*sendTrace)
+	if ok {
+		trace.tried()
+	}
 	res, err := r.Transport.RoundTrip(req)
-	if trace, ok := req.Context().Value(traceKey{}).(*sendTrace); ok {
+	if ok {
 		trace.failed(err)
 	}
 	return res, err
+}
+
+func (t *sendTrace) tried() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tries++
 }
 
 func (t *sendTrace) failed(err error) {
@@ -126,16 +137,17 @@ func (t *sendTrace) wroteHeaders() {
 //
 // Our own transport speaks HTTP/1 only, and replays a POST only if the
 // connection that it tried took not a single byte, so the last connection
-// decides. Otherwise each write counts, and a failure without a trace event
+// decides, unless a wrapper has tried more than once. Otherwise each write counts, and a failure without a trace event
 // proves nothing. Neither does one that no trace event explains, where the
 // transport may have sent the request again by itself, untraced.
 func (t *sendTrace) sent(err error) (sent bool, sends int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	lastDecides := t.transport.httpOne() && t.tries <= 1 && !t.replays
 	switch {
-	case t.transport.httpOne() && t.lastWritten && !t.replays:
+	case lastDecides && t.lastWritten:
 		return true, 1
-	case t.writes > 0 && (t.replays || !t.transport.httpOne()):
+	case !lastDecides && t.writes > 0:
 		return true, t.writes
 	case t.connections == 0 && t.transport == ownTransport:
 		return false, 0 // it refused the request as it is
