@@ -55,12 +55,13 @@ type Publisher struct {
 	halt     context.CancelCauseFunc
 
 	// below the dispatcher's mu
-	taken    int
-	entering int // taken, and not yet waiting
-	handed   int // to onResult
-	closed   bool
-	callers  list.List // of *roomCaller: calls of Publish that wait for room, first come, first served
-	flushes  []*flush
+	taken         int
+	entering      int // taken, and not yet waiting
+	enteringBytes int // of their data
+	handed        int // to onResult
+	closed        bool
+	callers       list.List // of *roomCaller: calls of Publish that wait for room, first come, first served
+	flushes       []*flush
 
 	inResult atomic.Bool   // onResult is running
 	over     chan struct{} // nothing is left
@@ -211,7 +212,7 @@ func (p *Publisher) takeIn(ctx context.Context, m *message) error {
 	select {
 	case <-caller.ready:
 		if caller.err == nil {
-			p.entering--
+			p.notEntering(m.op)
 			p.admit(m)
 		}
 		return caller.err
@@ -226,7 +227,17 @@ func (p *Publisher) takeIn(ctx context.Context, m *message) error {
 func (p *Publisher) admit(m *message) {
 	m.index = p.taken
 	p.taken++
+	p.nowEntering(m.op)
+}
+
+func (p *Publisher) nowEntering(op *messageCreation) {
 	p.entering++
+	p.enteringBytes += op.dataSize
+}
+
+func (p *Publisher) notEntering(op *messageCreation) {
+	p.entering--
+	p.enteringBytes -= op.dataSize
 }
 
 // makeRoom tells whether a message must wait for room, or else why it can't come in; nil: it can.
@@ -265,7 +276,7 @@ func (p *Publisher) hasRoom(op *messageCreation) bool {
 		return true
 	}
 	waiting := p.schedule.waiting.Len() + p.entering
-	return waiting < p.options.Buffer && (waiting == 0 || p.schedule.bytes+op.dataSize <= maxWaitingBytes)
+	return waiting < p.options.Buffer && (waiting == 0 || p.schedule.bytes+p.enteringBytes+op.dataSize <= maxWaitingBytes)
 }
 
 // giveRoom gives room to the calls that wait for it, in their order.
@@ -276,7 +287,7 @@ func (p *Publisher) giveRoom() {
 		case p.closed:
 			caller.err = ErrClosed
 		case p.hasRoom(caller.op):
-			p.entering++
+			p.nowEntering(caller.op)
 		default:
 			return
 		}
@@ -289,7 +300,7 @@ func (p *Publisher) giveRoom() {
 func (p *Publisher) entered(m *message) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.entering--
+	p.notEntering(m.op)
 	p.enter(m)
 	p.fill()
 }

@@ -1,9 +1,16 @@
 package twiliosync_test
 
 import (
+	"context"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 
@@ -32,4 +39,33 @@ func TestATryOfAWrapperThatMayHaveArrivedIsNotForgottenForALaterOne(t *testing.T
 	_, _, err := publish(client)
 	assert.Equal(t, 1, arrived)
 	assertProof(t, unknownAndNotResent, err)
+}
+
+func TestRoomForOneMessageLetsOneCallOfPublishGoOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const size = 8 << 20
+		m := &memory{}
+		client := m.client(t, twiliosync.WithMaxDataSize(0), twiliosync.WithStreamRateLimit(1, 24*time.Hour))
+		big := json.RawMessage(`{"a":"` + strings.Repeat("x", size-8) + `"}`)
+		publisher := newPublisher(t, client, func(bulkResult) {}, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		var taken atomic.Int64
+		var running sync.WaitGroup
+		for range 20 {
+			running.Go(func() {
+				if publisher.Publish(ctx, bulkRequest{StreamSID: "orders", Data: big}) == nil {
+					taken.Add(1)
+				}
+			})
+		}
+		synctest.Wait()
+		assert.LessOrEqual(t, taken.Load(), int64(1+8), "one is published, 64 MiB wait")
+		time.Sleep(25 * time.Hour)
+		synctest.Wait()
+		assert.LessOrEqual(t, taken.Load(), int64(2+8), "another is published, 64 MiB wait")
+		cancel()
+		running.Wait()
+		_ = publisher.Close(ctx)
+	})
 }
