@@ -132,10 +132,10 @@ func (b *batch) publish(yield func(StreamMessageResult) bool) {
 	go b.pull()
 	var givingUp <-chan time.Time
 	for b.yieldAll(yield) {
-		over, onlyBlocked := b.state()
+		over, onlyBlocked, fault := b.state()
 		if over {
-			if b.fault != nil {
-				yield(StreamMessageResult{Index: -1, Err: b.fault})
+			if fault != nil {
+				yield(StreamMessageResult{Index: -1, Err: fault})
 			}
 			return
 		}
@@ -147,8 +147,6 @@ func (b *batch) publish(yield func(StreamMessageResult) bool) {
 		case <-givingUp:
 			b.giveUp()
 			b.inputLeft = true
-			b.yieldAll(yield)
-			return
 		}
 	}
 }
@@ -167,13 +165,13 @@ func (b *batch) yieldAll(yield func(StreamMessageResult) bool) bool {
 }
 
 // state tells whether all is done, or, when ctx has ended, whether what is left
-// is blocked in the caller's code.
-func (b *batch) state() (over, onlyBlocked bool) {
+// is blocked in the caller's code, and what is wrong with the input.
+func (b *batch) state() (over, onlyBlocked bool, fault *Error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	over = b.panicked != nil || b.idleNow() && b.inputEnd
+	over = b.panicked != nil || b.idleNow() && (b.inputEnd || b.inputLeft)
 	onlyBlocked = b.stopped != nil && b.active == len(b.preparing) && b.undelivered == 0
-	return over, onlyBlocked
+	return over, onlyBlocked, b.fault
 }
 
 // leave waits for the input too, and raises a panic of the caller's code again.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,5 +68,37 @@ func TestRoomForOneMessageLetsOneCallOfPublishGoOn(t *testing.T) {
 		cancel()
 		running.Wait()
 		_ = publisher.Close(ctx)
+	})
+}
+
+// slowStart is a tracer whose TraceCallStart takes long for the messages of one stream.
+type slowStart struct {
+	*tracer
+	stream string
+	delay  time.Duration
+}
+
+func (s slowStart) TraceCallStart(ctx context.Context, start twiliosync.CallStart) context.Context {
+	if start.StreamSID == s.stream {
+		time.Sleep(s.delay)
+	}
+	return s.tracer.TraceCallStart(ctx, start)
+}
+
+func TestABlockedEncodingCostsNoOtherMessageItsResult(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		release := make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		blocked := marshalerFunc(func() ([]byte, error) { <-release; return []byte(`{}`), nil })
+		slow := marshalerFunc(func() ([]byte, error) { time.Sleep(1500 * time.Millisecond); return []byte(`{}`), nil })
+		input := slices.Values([]bulkRequest{{StreamSID: "orders", Data: blocked}, {StreamSID: "invoices", Data: slow}})
+		time.AfterFunc(time.Second, cancel)
+		client := m.client(t, twiliosync.WithTracer(slowStart{&tracer{}, "invoices", 3 * time.Second}))
+		results := byIndex(t, client.StreamMessages.CreateAll(ctx, "default", input, nil))
+		assert.Len(t, results, 2)
+		close(release)
+		synctest.Wait()
 	})
 }
