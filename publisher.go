@@ -441,8 +441,13 @@ func (p *Publisher) calledFromOnResult() bool {
 	if !p.inResult.Load() {
 		return false
 	}
-	var callers [256]uintptr
-	frames := runtime.CallersFrames(callers[:runtime.Callers(1, callers[:])])
+	callers := make([]uintptr, 256)
+	n := runtime.Callers(1, callers)
+	for n == len(callers) { // there may be more
+		callers = make([]uintptr, 2*n)
+		n = runtime.Callers(1, callers)
+	}
+	frames := runtime.CallersFrames(callers[:n])
 	for {
 		frame, more := frames.Next()
 		if strings.HasSuffix(frame.Function, ".(*Publisher).handOver") {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/twiliosync/twiliosync-go"
 )
@@ -100,5 +101,35 @@ func TestABlockedEncodingCostsNoOtherMessageItsResult(t *testing.T) {
 		assert.Len(t, results, 2)
 		close(release)
 		synctest.Wait()
+	})
+}
+
+func TestOnResultMayPublishFromAnyDepth(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{latency: time.Second}
+		var publisher *twiliosync.Publisher
+		var last error
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		var deep func(n int)
+		deep = func(n int) {
+			if n > 0 {
+				deep(n - 1)
+				return
+			}
+			for i := range 5 {
+				last = publisher.Publish(ctx, numbered("orders", 100+i))
+			}
+		}
+		publisher = newPublisher(t, m.client(t), func(result bulkResult) {
+			if result.Index == 0 {
+				deep(1000)
+			}
+		}, &twiliosync.PublisherOptions{Buffer: 3, Concurrency: 1})
+		publishN(t, publisher, "orders", 0, 1)
+		require.NoError(t, publisher.Flush(t.Context()))
+		require.NoError(t, publisher.Close(t.Context()))
+		assert.ErrorIs(t, last, twiliosync.ErrBufferFull)
 	})
 }
