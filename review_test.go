@@ -133,3 +133,19 @@ func TestOnResultMayPublishFromAnyDepth(t *testing.T) {
 		assert.ErrorIs(t, last, twiliosync.ErrBufferFull)
 	})
 }
+
+func TestATracerThatEndsTheGoroutineOfAPacedCallKeepsNoPlace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := &tracer{quit: "TraceAttemptStart"}
+		m := &memory{}
+		client := m.client(t, twiliosync.WithTracer(tr), twiliosync.WithStreamRateLimit(1, time.Second))
+		var running sync.WaitGroup
+		running.Go(func() { _ = publishTo(t.Context(), client, "orders") })
+		running.Wait()
+		tr.quit = ""
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		assert.NoError(t, publishTo(ctx, client, "orders"))
+	})
+}

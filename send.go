@@ -109,6 +109,7 @@ func (c *call) begin(ctx context.Context) context.Context {
 
 // end tells the tracer, once, how the call has ended; also if it did not return.
 func (c *call) end(ctx context.Context) {
+	c.leavePlace(false) // of an attempt that was never made
 	c.conclude()
 	if c.sender.tracer == nil {
 		return
