@@ -330,15 +330,17 @@ func (p *Publisher) allDelivered() bool {
 	return p.closed && p.entering == 0 && p.idleNow()
 }
 
-// handOver delivers one result, also if onResult panics or ends its goroutine.
+// handOver delivers one result, also if onResult panics, or it or a tracer ends its goroutine.
 func (p *Publisher) handOver(m *message) {
 	defer p.handedOver(m)
+	defer func() {
+		p.inResult.Store(true)
+		p.sender.guard(m.ctx, "onResult", func() { p.onResult(m.result()) })
+	}()
 	m.end()
 	if m.panicked != nil {
 		p.sender.guard(m.ctx, "attempt", func() { panic(m.panicked) }) // is logged
 	}
-	p.inResult.Store(true)
-	p.sender.guard(m.ctx, "onResult", func() { p.onResult(m.result()) })
 }
 
 func (p *Publisher) handedOver(m *message) {

@@ -149,3 +149,17 @@ func TestATracerThatEndsTheGoroutineOfAPacedCallKeepsNoPlace(t *testing.T) {
 		assert.NoError(t, publishTo(ctx, client, "orders"))
 	})
 }
+
+func TestATracerThatEndsTheGoroutineOfOnResultCostsNoResult(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := &tracer{quit: "TraceCallEnd"}
+		m := &memory{latency: time.Second}
+		var got collected
+		publisher := newPublisher(t, m.client(t, twiliosync.WithTracer(tr)), got.add, &twiliosync.PublisherOptions{LatestOnly: true})
+		publishN(t, publisher, "orders", 0, 5)
+		require.NoError(t, publisher.Close(t.Context()))
+		assert.Equal(t, 5, got.len())
+		assert.Zero(t, got.twice)
+	})
+}
