@@ -372,7 +372,8 @@ func (d *dispatcher) prepare(m *message) {
 	}
 	m.op = op
 	m.call = d.newCall(m)
-	m.ctx = m.call.begin(d.lifecycle)
+	m.ctx = d.lifecycle // also if a tracer ends the goroutine
+	m.ctx = m.call.begin(m.ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.active--

@@ -171,7 +171,8 @@ func (p *Publisher) Publish(ctx context.Context, request StreamMessageRequest) e
 		return m.call.failure
 	}
 	defer p.entered(m) // also if a tracer ends the goroutine
-	m.ctx = m.call.begin(publishContext{p.lifecycle, ctx})
+	m.ctx = publishContext{p.lifecycle, ctx}
+	m.ctx = m.call.begin(m.ctx)
 	return nil
 }
 

@@ -163,3 +163,20 @@ func TestATracerThatEndsTheGoroutineOfOnResultCostsNoResult(t *testing.T) {
 		assert.Zero(t, got.twice)
 	})
 }
+
+func TestATracerThatEndsTheGoroutineOfPublishCostsNoContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := &tracer{quit: "TraceCallStart"}
+		m := &memory{}
+		var got collected
+		publisher := newPublisher(t, m.client(t, twiliosync.WithTracer(tr)), got.add, nil)
+		var running sync.WaitGroup
+		running.Go(func() { _ = publisher.Publish(t.Context(), numbered("orders", 0)) })
+		running.Wait()
+		require.NoError(t, publisher.Close(t.Context()))
+		require.Equal(t, 1, got.len())
+		assert.NoError(t, got.results[0].Err)
+		assert.Len(t, m.all(), 1)
+	})
+}
