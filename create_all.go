@@ -180,8 +180,11 @@ func (b *batch) leave() {
 	if !b.inputLeft {
 		b.awaitInput()
 	}
-	if b.panicked != nil {
-		panic(b.panicked)
+	b.mu.Lock()
+	panicked := b.panicked
+	b.mu.Unlock()
+	if panicked != nil {
+		panic(panicked)
 	}
 }
 

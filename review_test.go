@@ -180,3 +180,24 @@ func TestATracerThatEndsTheGoroutineOfPublishCostsNoContext(t *testing.T) {
 		assert.Len(t, m.all(), 1)
 	})
 }
+
+func TestAnAbandonedInputMayPanicLater(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		input := func(yield func(bulkRequest) bool) {
+			yield(numbered("orders", 1))
+			time.Sleep(time.Hour)
+			panic("late")
+		}
+		results := 0
+		for range m.client(t).StreamMessages.CreateAll(ctx, "default", input, nil) {
+			results++
+		}
+		assert.Equal(t, 1, results)
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+	})
+}
