@@ -126,6 +126,7 @@ func (d *dispatcher) clock() {
 			return
 		}
 		d.mu.Lock()
+		d.timerAt = time.Time{} // whatever has come, the timer is set anew
 		d.fill()
 		d.mu.Unlock()
 	}

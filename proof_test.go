@@ -502,10 +502,21 @@ func TestACallersJarAndTimeoutAreKept(t *testing.T) {
 func TestMaxDelayIsNoShorterThanTheCallersBaseDelay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		client, script := scripted(t, retrying(twiliosync.RetryPolicy{BaseDelay: time.Hour, MaxAttempts: 2}), answered(503, 20503))
+		client, script := scripted(t, retrying(twiliosync.RetryPolicy{BaseDelay: time.Hour}), answered(503, 20503, "1800"), answered(201, 0))
 		_, _, err := publish(client)
+		assert.NoError(t, err, "half an hour is waited")
 		assert.Equal(t, 2, script.count())
-		assert.Error(t, err)
+	})
+}
+
+func TestARetryAfterInThePastIsNone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := twiliosynctest.NewServer(t)
+		now := time.Now().UTC()
+		server.Next(1).WithHeader("Date", now.Format(http.TimeFormat)).WithHeader("Retry-After", now.Add(-time.Hour).Format(http.TimeFormat)).Answer(404, 20404)
+		_, _, err := publish(server.Client())
+		assert.Zero(t, asError(t, err).RetryAfter)
 	})
 }
 

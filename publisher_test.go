@@ -283,6 +283,29 @@ func TestLatestOnlyPublishesTheNewestStateAtThePaceOfTheStream(t *testing.T) {
 	})
 }
 
+func TestLatestOnlyDropsWhatWouldBeSentAgainWhenThereIsANewerState(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{latency: time.Second, respond: func(a arrival) response {
+			if a.data == `{"n":0}` {
+				return response{status: 429, code: 54009, retryAfter: "5"}
+			}
+			return response{quick: true}
+		}}
+		var got collected
+		publisher := newPublisher(t, m.client(t), got.add, &twiliosync.PublisherOptions{LatestOnly: true})
+		publishN(t, publisher, "cursor", 0, 1)
+		synctest.Wait() // it is in flight
+		publishN(t, publisher, "cursor", 1, 2)
+		require.NoError(t, publisher.Close(t.Context()))
+		assert.ErrorIs(t, got.results[0].Err, twiliosync.ErrDropped)
+		assert.ErrorIs(t, got.results[0].Err, twiliosync.ErrRateLimited)
+		assert.Equal(t, twiliosync.OutcomeRejected, twiliosync.OutcomeOf(got.results[0].Err), "that of its attempt")
+		assert.NoError(t, got.results[1].Err)
+		assert.Len(t, m.all(), 2)
+	})
+}
+
 func TestCloseByDeadline(t *testing.T) {
 	for _, test := range []struct {
 		name    string
