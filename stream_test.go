@@ -499,7 +499,7 @@ func TestStreamOperationsCutAtEveryByte(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for after := 0; ; after += 7 {
+			for after := 0; ; after++ {
 				var tampered, cut atomic.Bool
 				srv := twiliosynctest.NewServer(t, twiliosynctest.WithStreams("old"))
 				address, err := url.Parse(srv.URL)
