@@ -12,6 +12,7 @@ import (
 	"math"
 	"mime"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,6 +107,40 @@ func undecodable(body []byte, what string) error {
 		return errors.New("the answer is not JSON")
 	}
 	return fmt.Errorf("the answer is JSON, but not that of %s", what)
+}
+
+// noContent is the answer of an operation that has none.
+type noContent struct{}
+
+func (noContent) decode(body []byte) error {
+	if len(body) > 0 {
+		return errors.New("the answer is not empty, as that of a deletion is")
+	}
+	return nil
+}
+
+// pageMeta is what the answer of a list says about its pages.
+type pageMeta struct {
+	NextPageURL string `json:"next_page_url"`
+}
+
+// next reads nothing but Page and PageToken: credentials never go where an
+// answer points to. Neither: this page is the last.
+func (m pageMeta) next() (page int, token string, err error) {
+	if m.NextPageURL == "" {
+		return 0, "", nil
+	}
+	address, err := url.Parse(m.NextPageURL)
+	if err != nil {
+		return 0, "", errors.New("the answer's next_page_url is not a URL")
+	}
+	query := address.Query()
+	page, _ = strconv.Atoi(query.Get("Page"))
+	page, token = max(0, page), query.Get("PageToken")
+	if page == 0 && token == "" {
+		return 0, "", errors.New("the answer's next_page_url has neither a Page nor a PageToken")
+	}
+	return page, token, nil
 }
 
 // unzip decodes what nobody asked for, but some proxies send.

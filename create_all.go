@@ -253,14 +253,10 @@ func (b *batch) accept(index int, request StreamMessageRequest) bool {
 	m := &message{index: index, request: request}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.ended:
+	if b.ended {
 		return false
-	case b.stopped != nil:
-		m.failure = notSent(b.stopped)
-		b.record(m)
-		return false
-	case b.schedule.ordered:
+	}
+	if b.schedule.ordered {
 		b.schedule.reserve(m, streamKey{b.serviceSID, request.StreamSID})
 	}
 	b.assign(task{message: m, prepare: true})

@@ -453,9 +453,9 @@ func (d *dispatcher) attempt(m *message) {
 			d.interrupted(m, panicked)
 		}
 	}()
-	if after := m.request.NotAfter; !after.IsZero() && time.Now().After(after) {
+	if cause := d.tooLate(m); cause != nil {
 		m.call.leavePlace(false)
-		m.call.stop(ErrExpired)
+		m.call.stop(cause)
 		d.finishAttempt(m)
 		return
 	}
@@ -464,6 +464,17 @@ func (d *dispatcher) attempt(m *message) {
 	if !again || !d.repeats(m, due) {
 		d.finishAttempt(m)
 	}
+}
+
+// tooLate says why an attempt must not start any more, though it had its turn.
+func (d *dispatcher) tooLate(m *message) error {
+	switch after := m.request.NotAfter; {
+	case d.until.Err() != nil:
+		return newContextError(d.until)
+	case !after.IsZero() && time.Now().After(after):
+		return ErrExpired
+	}
+	return nil
 }
 
 // repeats lets a message wait for its next attempt, unless there will be none.

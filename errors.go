@@ -54,6 +54,18 @@ func asError(err error) *Error {
 	return nil
 }
 
+// asAccepted is the error of a call whose effect is proven all the same. A
+// tracer may have err, which is not changed.
+func asAccepted(err error, subject string) error {
+	failure := asError(err)
+	if failure == nil {
+		return err
+	}
+	accepted := *failure
+	accepted.Outcome, accepted.subject = OutcomeAccepted, subject
+	return &accepted
+}
+
 // codeServiceUnavailable is Twilio's for "try again a few times": the only 503
 // that says the request was not processed.
 // Source: https://www.twilio.com/docs/api/errors/20503
@@ -122,8 +134,8 @@ var sentinelOfCode = map[int]error{
 }
 
 // Error is every failure of a call, always as a pointer. Its text is one line
-// of at most 512 bytes, with Twilio's words quoted, and holds neither secrets
-// nor data, as do its JSON and its slog value.
+// of at most 512 bytes, with Twilio's words quoted. It holds neither secrets nor
+// data; nor do its JSON and its slog value.
 //
 // After several attempts it is the error of the last one, except that Outcome
 // is OutcomeUnknown if any earlier attempt may have taken effect.

@@ -11,17 +11,36 @@ import (
 // Source: https://www.twilio.com/docs/sync/api/stream-resource
 const maxIdentifier = 320
 
-func checkIdentifiers(serviceSID, streamSID string) *ParameterError {
-	if reason := identifierFault(serviceSID); reason != "" {
-		return &ParameterError{Parameter: "serviceSID", Reason: reason}
+// checkIdentifiers checks those in the path of a stream. The second has the
+// name parameter.
+func checkIdentifiers(serviceSID, parameter, streamSID string) *ParameterError {
+	if refusal := identifierRefusal("serviceSID", serviceSID); refusal != nil {
+		return refusal
 	}
-	if reason := identifierFault(streamSID); reason != "" {
-		return &ParameterError{Parameter: "streamSID", Reason: reason}
+	if refusal := identifierRefusal(parameter, streamSID); refusal != nil {
+		return refusal
 	}
 	if isSID(serviceSID, "TO") && isSID(streamSID, "IS") {
-		return &ParameterError{Parameter: "serviceSID", Reason: "this is a stream SID (TO…) and streamSID is a service SID (IS…); swap them"}
+		return &ParameterError{Parameter: "serviceSID", Reason: "this is a stream SID (TO…) and " + parameter + " is a service SID (IS…); swap them"}
 	}
 	return nil
+}
+
+// identifierRefusal checks one identifier.
+func identifierRefusal(parameter, identifier string) *ParameterError {
+	if reason := identifierFault(identifier); reason != "" {
+		return &ParameterError{Parameter: parameter, Reason: reason}
+	}
+	return nil
+}
+
+// uniqueNameRefusal checks the name of a new object, which Sync refuses if it
+// looks like a SID.
+func uniqueNameRefusal(parameter, name string) *ParameterError {
+	if len(name) > 2 && strings.Trim(name[:2], "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == "" && isSID(name, name[:2]) {
+		return &ParameterError{Parameter: parameter, Reason: "it looks like a SID, which no unique name may; pass another name"}
+	}
+	return identifierRefusal(parameter, name)
 }
 
 func identifierFault(s string) string {
@@ -52,14 +71,6 @@ func hasDotSegment(s string) bool {
 		}
 	}
 	return false
-}
-
-// identifierRefusal checks an identifier that stands in a path.
-func identifierRefusal(parameter, identifier string) *ParameterError {
-	if reason := identifierFault(identifier); reason != "" {
-		return &ParameterError{Parameter: parameter, Reason: reason}
-	}
-	return nil
 }
 
 // isSID tells a SID, which is a prefix and 32 hexadecimal digits, from a name.

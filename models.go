@@ -56,16 +56,19 @@ type SyncV1ServiceSyncStream struct {
 	SID string `json:"sid"`
 	// UniqueName is its name, by which it can be addressed too.
 	UniqueName string `json:"unique_name"`
-	// AccountSID and ServiceSID say whose it is.
+	// AccountSID is the account that it belongs to: "AC" and 32 hexadecimal digits.
 	AccountSID string `json:"account_sid"`
+	// ServiceSID is the Sync service that it belongs to: "IS" and 32 hexadecimal digits.
 	ServiceSID string `json:"service_sid"`
-	// URL is its absolute address, and Links those of its messages.
-	URL   string            `json:"url"`
+	// URL is its absolute address.
+	URL string `json:"url"`
+	// Links has the address of its messages under "messages".
 	Links map[string]string `json:"links"`
 	// DateExpires is when it expires, some time after which it is deleted. Zero: never.
 	DateExpires time.Time `json:"date_expires"`
-	// DateCreated and DateUpdated are when that happened.
+	// DateCreated is when it was made.
 	DateCreated time.Time `json:"date_created"`
+	// DateUpdated is when it was last changed.
 	DateUpdated time.Time `json:"date_updated"`
 	// CreatedBy is the identity of its maker; "system" if that was the REST API.
 	CreatedBy string `json:"created_by"`

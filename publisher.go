@@ -35,12 +35,15 @@ type PublisherOptions struct {
 	// LatestOnly keeps one waiting message per stream, the newest: the one that it replaces ends with ErrDropped. It is
 	// for state, such as cursors or telemetry, of which only the latest counts. It implies Ordered.
 	LatestOnly bool
-	// Concurrency, Ordered, DrainTimeout and Call are as in CreateAllOptions. The DrainTimeout begins when the context of
-	// Close ends.
-	Concurrency  int
-	Ordered      bool
+	// Concurrency is how many messages are in flight at most. Default 64.
+	Concurrency int
+	// Ordered keeps at most one message in flight per stream: those of one goroutine are sent in the order of Publish.
+	Ordered bool
+	// DrainTimeout is how long messages in flight may go on when the context of Close ends. Then, or with 0 at once, they
+	// are cancelled.
 	DrainTimeout time.Duration
-	Call         []CallOption
+	// Call are options for each message, as in Create.
+	Call []CallOption
 }
 
 // Publisher publishes messages in the background, for servers that can't wait

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"net/http"
 	"runtime"
 	"slices"
 	"strings"
@@ -377,4 +379,56 @@ func TestWaitingMessagesAreBoundedInBytes(t *testing.T) {
 		assert.GreaterOrEqual(t, input.pulled.Load(), int64(64))
 		assert.LessOrEqual(t, input.pulled.Load(), int64(64+1+4))
 	})
+}
+
+// slowListener accepts as a service under load does: each connection late.
+type slowListener struct {
+	net.Listener
+	delay func() time.Duration
+}
+
+func (l slowListener) Accept() (net.Conn, error) {
+	time.Sleep(l.delay())
+	return l.Listener.Accept()
+}
+
+// TestNoWindowOverRealSockets is the same where time is real: a service that
+// counts exactly refuses nothing, however late the first connections get
+// through.
+func TestNoWindowOverRealSockets(t *testing.T) {
+	t.Parallel()
+	limit, window, n := 30, 300*time.Millisecond, 240
+	if *bulkFull {
+		limit, window, n = paceLimit, paceWindow, 1200
+	}
+	for _, concurrency := range []int{64, 256} {
+		t.Run(fmt.Sprint(concurrency), func(t *testing.T) {
+			t.Parallel()
+			random := rand.New(rand.NewPCG(uint64(concurrency), 7))
+			service := &countingService{limit: limit, window: window, arrivals: map[string][]time.Time{}}
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if service.count(r.URL.Path) {
+					http.Error(w, `{"code":54009,"message":"Rate limit exceeded"}`, http.StatusTooManyRequests)
+					return
+				}
+				w.WriteHeader(http.StatusCreated)
+				fmt.Fprintf(w, `{"sid":"TZ%032d","data":{}}`, 1)
+			})}
+			go server.Serve(slowListener{listener, func() time.Duration { return between(0, 20*time.Millisecond)(random) }}) //nolint:errcheck // it ends with Close
+			t.Cleanup(func() { server.Close() })
+			client, err := twiliosync.NewClient(twiliosync.BasicAuth("SK00000000000000000000000000000001", "secret"),
+				twiliosync.WithBaseURL("http://"+listener.Addr().String()), twiliosync.WithStreamRateLimit(limit, window))
+			require.NoError(t, err)
+			t.Cleanup(client.CloseIdleConnections)
+			published := 0
+			for result := range client.StreamMessages.CreateAll(t.Context(), "default", toOneStream("orders", n), &twiliosync.CreateAllOptions{Concurrency: concurrency}) {
+				require.NoError(t, result.Err)
+				published++
+			}
+			assert.Equal(t, n, published)
+			assert.Zero(t, service.refused)
+		})
+	}
 }

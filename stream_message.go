@@ -39,7 +39,6 @@ type StreamMessageService struct {
 // [ErrTooLarge]. The [Response] is nil if no answer arrived.
 //
 // Operation: POST /v1/Services/{ServiceSid}/Streams/{StreamSid}/Messages
-//
 // Source: https://www.twilio.com/docs/sync/api/stream-message-resource#create-a-stream-message-resource
 func (s *StreamMessageService) Create(ctx context.Context, serviceSID, streamSID string, data any, opts ...CallOption) (*SyncV1ServiceSyncStreamStreamMessage, *Response, error) {
 	sender := s.shared()
@@ -73,7 +72,7 @@ func createStreamMessage(serviceSID, streamSID string, data any, maxDataSize int
 		method: "POST", private: true, paced: true, proof: 201,
 	}}
 	op.answer, op.messageSID = op, &op.message.SID
-	if op.refusal = checkIdentifiers(serviceSID, streamSID); op.refusal != nil {
+	if op.refusal = checkIdentifiers(serviceSID, "streamSID", streamSID); op.refusal != nil {
 		return op
 	}
 	text, refusal := encodeData(data, maxDataSize)

@@ -141,6 +141,7 @@ func TestStreamParametersThatAreRefused(t *testing.T) {
 	_, _, nilService := (*twiliosync.StreamService)(nil).Fetch(ctx, "default", "orders")
 	_, _, zeroClient := new(twiliosync.Client).Streams.Fetch(ctx, "default", "orders")
 	_, _, ensure := streams.Ensure(ctx, "default", "", nil)
+	_, _, ensureSID := streams.Ensure(ctx, "default", someStream, nil)
 	var all error
 	for _, err := range streams.All(ctx, "", nil) {
 		all = err
@@ -149,23 +150,25 @@ func TestStreamParametersThatAreRefused(t *testing.T) {
 		err       error
 		parameter string
 	}{
-		"a TTL below zero":         {create(twiliosync.CreateSyncStreamParams{TTL: ttl(-time.Second)}), "params"},
-		"a TTL above a year":       {create(twiliosync.CreateSyncStreamParams{TTL: ttl(365*24*time.Hour + time.Second)}), "params"},
-		"a TTL in half seconds":    {create(twiliosync.CreateSyncStreamParams{TTL: ttl(1500 * time.Millisecond)}), "params"},
-		"a name with a line break": {create(twiliosync.CreateSyncStreamParams{UniqueName: "orders\n"}), "params"},
-		"nothing to update":        {update(nil), "params"},
-		"no TTL to update":         {update(&twiliosync.UpdateSyncStreamParams{}), "params"},
-		"too long a TTL to update": {update(&twiliosync.UpdateSyncStreamParams{TTL: ttl(366 * 24 * time.Hour)}), "params"},
-		"a page of 101":            {list(twiliosync.ListSyncStreamParams{PageSize: 101}), "params"},
-		"a page of -1":             {list(twiliosync.ListSyncStreamParams{PageSize: -1}), "params"},
-		"page -1":                  {list(twiliosync.ListSyncStreamParams{Page: -1}), "params"},
+		"a TTL below zero":         {create(twiliosync.CreateSyncStreamParams{TTL: ttl(-time.Second)}), "params.TTL"},
+		"a TTL above a year":       {create(twiliosync.CreateSyncStreamParams{TTL: ttl(365*24*time.Hour + time.Second)}), "params.TTL"},
+		"a TTL in half seconds":    {create(twiliosync.CreateSyncStreamParams{TTL: ttl(1500 * time.Millisecond)}), "params.TTL"},
+		"a name with a line break": {create(twiliosync.CreateSyncStreamParams{UniqueName: "orders\n"}), "params.UniqueName"},
+		"nothing to update":        {update(nil), "params.TTL"},
+		"no TTL to update":         {update(&twiliosync.UpdateSyncStreamParams{}), "params.TTL"},
+		"too long a TTL to update": {update(&twiliosync.UpdateSyncStreamParams{TTL: ttl(366 * 24 * time.Hour)}), "params.TTL"},
+		"a page of 101":            {list(twiliosync.ListSyncStreamParams{PageSize: 101}), "params.PageSize"},
+		"a page of -1":             {list(twiliosync.ListSyncStreamParams{PageSize: -1}), "params.PageSize"},
+		"page -1":                  {list(twiliosync.ListSyncStreamParams{Page: -1}), "params.PageSize"},
 		"no service":               {fetch("", "orders"), "serviceSID"},
 		"no stream":                {fetch("default", ""), "sid"},
 		"swapped":                  {fetch(someStream, someService), "serviceSID"},
 		"no context":               {nilCtx, "ctx"},
 		"a nil service":            {nilService, "client"},
 		"a zero Client":            {zeroClient, "client"},
-		"no name to ensure":        {ensure, "sid"},
+		"no name to ensure":        {ensure, "uniqueName"},
+		"a SID as a name":          {create(twiliosync.CreateSyncStreamParams{UniqueName: someStream}), "params.UniqueName"},
+		"a SID to ensure":          {ensureSID, "uniqueName"},
 		"no service to list":       {all, "serviceSID"},
 	} {
 		t.Run(name, func(t *testing.T) { assert.Equal(t, test.parameter, refusedParameter(t, test.err).Parameter) })

@@ -204,12 +204,12 @@ func fields(t *doc.Type) (fields []property) {
 
 // operation is what the doc comment of a method says, taken apart.
 type operation struct {
-	Verb, Path, Source string // from the paragraphs "Operation: …" and "Source…: …"
+	Verb, Path, Source string // from the paragraph "Operation: … Source: …"
 	Parameters         []property
 	Doc                string // the other paragraphs
 }
 
-var special = regexp.MustCompile(`^(?:Operation: (\S+) (\S+)|Source.*: (\S+))$`)
+var special = regexp.MustCompile(`^Operation: (\S+) (\S+) Source: (\S+)$`)
 
 // operation takes a doc comment apart. A paragraph that begins with the name of
 // a parameter is about it, up to a semicolon and the name of the next.
