@@ -391,7 +391,8 @@ func (d *dispatcher) encoded(m *message) bool {
 }
 
 func (d *dispatcher) newCall(m *message) *call {
-	return &call{sender: d.sender, op: &m.op.operation, settings: d.settings, index: m.index, notAfter: m.request.NotAfter}
+	m.itsCall = call{sender: d.sender, op: &m.op.operation, settings: d.settings, index: m.index, notAfter: m.request.NotAfter}
+	return &m.itsCall
 }
 
 // enter lets a message wait for its turn, unless there is none for it.

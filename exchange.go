@@ -49,7 +49,7 @@ type answer interface{ decode(body []byte) error }
 
 // to sets the path, each segment percent-encoded byte for byte.
 func (op *operation) to(segments ...string) {
-	op.path = "/v1/" + strings.Join(segments, "/")
+	op.path = joinPath(segments)
 	if op.rawPath = op.path; !slices.ContainsFunc(segments, isReserved) {
 		return // as most are
 	}
@@ -57,7 +57,18 @@ func (op *operation) to(segments ...string) {
 	for i, segment := range segments {
 		encoded[i] = url.PathEscape(segment)
 	}
-	op.rawPath = "/v1/" + strings.Join(encoded, "/")
+	op.rawPath = joinPath(encoded)
+}
+
+func joinPath(segments []string) string {
+	var path strings.Builder
+	path.Grow(128) // more than most have
+	path.WriteString("/v1")
+	for _, segment := range segments {
+		path.WriteByte('/')
+		path.WriteString(segment)
+	}
+	return path.String()
 }
 
 func isReserved(segment string) bool { return !isUnreserved(segment) }

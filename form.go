@@ -3,6 +3,7 @@ package twiliosync
 import (
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/google/go-querystring/query"
 )
@@ -41,46 +42,46 @@ func appendForm(form []byte, values url.Values) []byte {
 	return form
 }
 
-// unreserved has the bytes that a form shows as they are.
-var unreserved = func() (table [256]bool) {
-	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~") {
-		table[c] = true
+// escapes has how many bytes more a form shows of each byte: none of those that
+// are unreserved, and of the space, which it shows as +.
+var escapes = func() (table [256]uint8) {
+	for c := range table {
+		table[c] = 2
+	}
+	for _, c := range []byte(" ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~") {
+		table[c] = 0
 	}
 	return table
 }()
 
-func isUnreserved(s string) bool {
-	for i := range len(s) {
-		if !unreserved[s[i]] {
-			return false
-		}
-	}
-	return true
-}
+func isUnreserved(s string) bool { return escapedLen(s) == len(s) && !strings.Contains(s, " ") }
 
 func escapedLen(s string) int {
 	n := len(s)
 	for i := range len(s) {
-		if c := s[i]; !unreserved[c] && c != ' ' {
-			n += 2
-		}
+		n += int(escapes[s[i]])
 	}
 	return n
 }
 
 func appendEscaped(form []byte, s string) []byte {
 	const hex = "0123456789ABCDEF"
+	n := len(form)
+	form = form[:cap(form)] // which has room
 	for i := range len(s) {
 		switch c := s[i]; {
-		case unreserved[c]:
-			form = append(form, c)
+		case escapes[c] != 0:
+			form[n], form[n+1], form[n+2] = '%', hex[c>>4], hex[c&15]
+			n += 3
 		case c == ' ':
-			form = append(form, '+')
+			form[n] = '+'
+			n++
 		default:
-			form = append(form, '%', hex[c>>4], hex[c&15])
+			form[n] = c
+			n++
 		}
 	}
-	return form
+	return form[:n]
 }
 
 // rawValue is a form value that goes out as it is. Left to itself,

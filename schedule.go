@@ -14,7 +14,8 @@ type message struct {
 	request StreamMessageRequest
 	ctx     context.Context // of its call, as the tracer left it
 	op      *messageCreation
-	call    *call
+	call    *call  // nil until it is encoded, then &itsCall
+	itsCall call   // in one piece with the message
 	failure *Error // instead of the call's, if there is no call
 	ended   bool   // the tracer knows
 	givenUp bool   // it has a result although its encoding is blocked

@@ -62,6 +62,7 @@ func (s *StreamMessageService) shared() *sender {
 // is nowhere else.
 type messageCreation struct {
 	operation
+	params  createStreamMessageForm
 	message SyncV1ServiceSyncStreamStreamMessage
 }
 
@@ -81,7 +82,8 @@ func createStreamMessage(serviceSID, streamSID string, data any, maxDataSize int
 	}
 	op.dataSize = len(text)
 	op.to("Services", serviceSID, "Streams", streamSID, "Messages")
-	op.refusal = op.setForm(createStreamMessageForm{rawValue(text)})
+	op.params.Data = rawValue(text)
+	op.refusal = op.setForm(&op.params)
 	return op
 }
 

@@ -82,6 +82,7 @@ func run(quick bool, output string) error {
 		{"chunked and error answers", oddAnswers},
 		{"bursts after idling", bursts},
 		{"CreateAll", bulk},
+		{"many messages, in memory", inProcess},
 		{"cost of depending on it", dependencies},
 	} {
 		start := time.Now()

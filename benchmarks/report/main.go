@@ -1,5 +1,5 @@
 // Command report writes the measured part of docs/performance.md and its plots
-// from the results of a run. script/bench -write calls it.
+// from the results of runs, of which the first is drawn. script/bench -write calls it.
 package main
 
 import (
@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/twiliosync/twiliosync-go/benchmarks/results"
@@ -20,17 +21,22 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: report RESULTS.json DOCS")
+	if len(args) < 2 {
+		return errors.New("usage: report RESULTS.json... DOCS")
 	}
-	r, err := results.Read(args[0])
-	if err != nil {
-		return err
+	docs := args[len(args)-1]
+	var tables []string
+	for _, path := range slices.Backward(args[:len(args)-1]) { // the first is drawn
+		r, err := results.Read(path)
+		if err != nil {
+			return err
+		}
+		tables = append([]string{r.Tables()}, tables...)
+		if err := drawAll(r, docs); err != nil {
+			return err
+		}
 	}
-	if err := writeTables(filepath.Join(args[1], "performance.md"), r.Tables()); err != nil {
-		return err
-	}
-	return drawAll(r, args[1])
+	return writeTables(filepath.Join(docs, "performance.md"), strings.Join(tables, "\n"))
 }
 
 // writeTables replaces what is between the two marks of the page.

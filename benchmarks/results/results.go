@@ -18,10 +18,12 @@ const (
 	SDK         = "twiliosync-go"
 )
 
-// The two ways to publish in bulk.
+// The ways to publish many messages.
 const (
 	Errgroup  = "errgroup over net/http"
 	CreateAll = "CreateAll"
+	Create    = "Create"
+	Publisher = "Publisher"
 )
 
 // What is compared only as a dependency: net/http alone, and twilio-go without
