@@ -15,13 +15,22 @@ func (r *Results) Tables() string {
 	}
 	fmt.Fprint(&b, "Times, CPU and rates are ratios to the leanest net/http unless the table says otherwise; \"–\" was not measured.\n")
 	for _, table := range []func(*Results, *strings.Builder){
-		(*Results).targets, (*Results).ownWork, (*Results).sequential, (*Results).concurrent,
+		(*Results).gain, (*Results).targets, (*Results).ownWork, (*Results).sequential, (*Results).concurrent,
 		(*Results).oddAnswers, (*Results).bursts, (*Results).dependencies, (*Results).bulk,
 	} {
 		fmt.Fprintln(&b)
 		table(r, &b)
 	}
 	return b.String()
+}
+
+// gain is the table for those who choose.
+func (r *Results) gain(b *strings.Builder) {
+	perCore := func(scenario, publisher string) string { return thousands(1e9 / r.Median(scenario, publisher, "cpu")) }
+	table(b, "What one core of a client publishes over TLS, in messages a second", "", "200 B", "4 KiB", "200 B, 64 goroutines", "connections that these 64 open for each 1,000")
+	for _, p := range []string{SDK, TwilioGo, Resty, HandWritten} {
+		row(b, p, perCore("https/200", p), perCore("https/4096", p), perCore("now/64", p), number(r.Median("now/64", p, "connections")))
+	}
 }
 
 // targets is the table of what is to be reached.
