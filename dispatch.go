@@ -194,9 +194,9 @@ func (d *dispatcher) ask(q *streamQueue, now time.Time) {
 	}
 	if !ok {
 		d.schedule.block(q, now, wait)
-		for _, m := range q.late(now.Add(d.sender.limiter.certainWait(q.key))) {
-			d.withdraw(m)
-			d.drop(m, ErrExpired)
+		certain := d.sender.limiter.certainWait(q.key)
+		for _, m := range q.late(now.Add(certain)) {
+			d.expire(m, certain)
 		}
 		return
 	}
@@ -235,6 +235,15 @@ func (d *dispatcher) leaveIfEmpty(q *streamQueue) {
 // drop settles a message that has left the schedule without its attempt.
 func (d *dispatcher) drop(m *message, cause error) {
 	m.call.stop(cause)
+	d.record(m)
+}
+
+// expire drops a waiting message that can't start in time, and says when its
+// stream has a place.
+func (d *dispatcher) expire(m *message, wait time.Duration) {
+	d.withdraw(m)
+	m.call.stop(ErrExpired)
+	m.call.failure.RetryAfter = max(m.call.failure.RetryAfter, wait)
 	d.record(m)
 }
 
@@ -425,9 +434,8 @@ func (d *dispatcher) dropIfLate(m *message) {
 	if !m.queue.blocked || m.request.NotAfter.IsZero() {
 		return
 	}
-	if time.Until(m.request.NotAfter) < d.sender.limiter.certainWait(m.queue.key) {
-		d.withdraw(m)
-		d.drop(m, ErrExpired)
+	if certain := d.sender.limiter.certainWait(m.queue.key); time.Until(m.request.NotAfter) < certain {
+		d.expire(m, certain)
 	}
 }
 

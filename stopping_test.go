@@ -118,6 +118,7 @@ func TestAMessageThatComesTooLateIsNotStarted(t *testing.T) {
 		}
 		require.Len(t, results, len(input))
 		assert.Equal(t, map[int]time.Duration{0: 0, 2: 0, 5: paceSlot, 6: 0}, expired, "each is yielded as soon as it is certain")
+		assert.Equal(t, paceSlot, asError(t, results[2].Err).RetryAfter, "when the stream has a place")
 		for _, i := range []int{0, 2, 5} {
 			assert.Equal(t, twiliosync.OutcomeNotSent, twiliosync.OutcomeOf(results[i].Err))
 			assert.Zero(t, asError(t, results[i].Err).Attempts)
