@@ -169,10 +169,9 @@ func (t *tracer) TraceCallEnd(ctx context.Context, end twiliosync.CallEnd) {
 	if c == nil {
 		return
 	}
-	failure, code := errorType(end.Err, 0), 0
-	var e *twiliosync.Error
-	if errors.As(end.Err, &e) {
-		failure, code = errorType(end.Err, e.StatusCode), e.Code
+	failure, code := "", 0
+	if end.Err != nil {
+		failure, code = failureOf(end.Err)
 	}
 	set := t.set(measurement{operation: c.operation, outcome: end.Outcome, failure: failure})
 	if isMessage(c.operation) {
@@ -206,9 +205,10 @@ func (t *tracer) TraceAttemptStart(ctx context.Context, start twiliosync.Attempt
 	if start.Waited > 0 {
 		t.paceDuration.Record(ctx, start.Waited.Seconds())
 	}
-	operation := operations[c.operation]
-	ctx, span := t.tracer.Start(ctx, operation.method, client...)
-	if span.IsRecording() {
+	if trace.SpanFromContext(ctx).IsRecording() { // else its attempts are not sampled either
+		operation := operations[c.operation]
+		var span trace.Span
+		ctx, span = t.tracer.Start(ctx, operation.method, client...)
 		span.SetAttributes(attribute.String("http.request.method", operation.method), attribute.String("url.template", operation.template), c.address, c.port)
 		if start.Number > 1 {
 			span.SetAttributes(attribute.Int("http.request.resend_count", start.Number-1))
@@ -233,10 +233,10 @@ func (t *tracer) TraceAttemptEnd(ctx context.Context, end twiliosync.Attempt) {
 	}).record...)
 
 	span := trace.SpanFromContext(ctx)
-	defer span.End()
 	if !span.IsRecording() {
 		return
 	}
+	defer span.End()
 	span.SetAttributes(outcomeOf(end.Outcome))
 	if end.StatusCode != 0 {
 		span.SetAttributes(attribute.Int("http.response.status_code", end.StatusCode))
@@ -266,7 +266,8 @@ func fail(span trace.Span, outcome twiliosync.Outcome, code int, failure string)
 func isMessage(operation string) bool { return operation == "CreateStreamMessage" }
 
 func portOf(scheme, port string) int {
-	if n, err := strconv.Atoi(port); err == nil {
+	if port != "" {
+		n, _ := strconv.Atoi(port) // of a URL, which has checked it
 		return n
 	}
 	if scheme == "http" {
@@ -275,13 +276,27 @@ func portOf(scheme, port string) int {
 	return 443
 }
 
+// failureOf is the error type of a call, with Twilio's code.
+func failureOf(err error) (failure string, code int) {
+	var e *twiliosync.Error
+	if errors.As(err, &e) {
+		return errorType(err, e.StatusCode), e.Code
+	}
+	return errorType(err, 0), 0
+}
+
 // errorType is a word from a small set for what went wrong; empty if nothing did.
 func errorType(err error, status int) string {
+	if err == nil {
+		return ""
+	}
+	return typeOf(err, status)
+}
+
+func typeOf(err error, status int) string {
 	var timeout interface{ Timeout() bool }
 	var parameter *twiliosync.ParameterError
 	switch {
-	case err == nil:
-		return ""
 	case errors.Is(err, twiliosync.ErrExpired):
 		return "expired"
 	case errors.Is(err, twiliosync.ErrDropped):
