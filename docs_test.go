@@ -72,7 +72,7 @@ var (
 )
 
 // pagesOfNestedModules have code that needs those; their own tests compile it.
-var pagesOfNestedModules = []string{"docs/emulator.md", "docs/observability.md"}
+var pagesOfNestedModules = []string{"docs/emulator.md", "docs/observability.md", "docs/relay.md"}
 
 // snippet is Go code on a page.
 type snippet struct {

@@ -1,0 +1,94 @@
+// Command chaos breaks a relay in the middle of its work, and counts what
+// became of the messages:
+//
+//	go run . -event kill -runs 20
+//
+// NATS servers and workers are processes of their own, on this machine alone.
+// The Sync service is the fake one, with faults. docs/relay.md has the figures
+// of a run of all events by script/relay-chaos.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+)
+
+// events by name. Each happens once, when two of five messages are published,
+// except churn, which goes on until all are.
+var events = map[string]func(context.Context, *run) error{
+	"none":    func(context.Context, *run) error { return nil },
+	"kill":    killWorker,
+	"stop":    stopWorker,
+	"term":    terminateWorker,
+	"restart": restartNATS,
+	"cut":     cutNetwork,
+	"leader":  killLeader,
+	"churn":   churn,
+}
+
+func main() {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "worker":
+			must(work(os.Args[2], os.Args[3]))
+			return
+		case "server":
+			must(serveNATS(os.Args[2:]))
+			return
+		}
+	}
+	var names []string
+	for name := range events {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	event := flag.String("event", "kill", "what happens: "+strings.Join(names, ", "))
+	runs := flag.Int("runs", 1, "how often")
+	messages := flag.Int("messages", 10_000, "how many messages to publish")
+	faults := flag.Bool("faults", true, "the service fails as services do")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	bad := 0
+	fmt.Println("| event | lost | duplicates not marked | order breaks | duplicates | in flight and unknown | seconds |")
+	fmt.Println("|---|---|---|---|---|---|---|")
+	for i := range *runs {
+		r, err := perform(ctx, *event, *messages, *faults, uint64(i))
+		must(err)
+		fmt.Printf("| %s | %d | %d | %d | %d | %d | %.0f |\n", *event, r.lost, r.unmarked, r.breaks, r.duplicates, r.doubtful, r.took.Seconds())
+		if !r.good() {
+			bad++
+		}
+	}
+	if bad > 0 {
+		fmt.Fprintf(os.Stderr, "%d of %d runs were not as they should be\n", bad, *runs)
+		os.Exit(1)
+	}
+}
+
+// report is what became of the messages of a run.
+type report struct {
+	lost       int // neither published nor among the dead letters
+	unmarked   int // further copies without the mark
+	breaks     int // first published after a later message of the stream
+	duplicates int
+	doubtful   int // in flight at the event, or with an outcome that nobody knows: each may be published twice
+	took       time.Duration
+}
+
+func (r report) good() bool {
+	return r.lost == 0 && r.unmarked == 0 && r.breaks == 0 && r.duplicates <= r.doubtful
+}
+
+func must(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	}
+}

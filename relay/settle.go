@@ -1,0 +1,215 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"iter"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/twiliosync/twiliosync-go"
+)
+
+const (
+	baseDelay = 200 * time.Millisecond
+	maxDelay  = 20 * time.Second
+
+	// missingLimit is how often in a row the log says that it has not got a message before that is believed.
+	missingLimit = 15
+)
+
+// delivery is the way of one message to its end.
+type delivery struct {
+	*partition
+	item *item
+	Settled
+	ctx   context.Context // with the trace that travelled with the message
+	tries int             // attempts
+	sends int
+	sid   string
+}
+
+// settle publishes a message, or makes it a dead letter, and acknowledges it.
+// It returns false if it may not or need not be gone on with here.
+func (p *partition) settle(it *item) bool {
+	if p.wasSettled(it.seq) { // and the server didn't hear of it
+		return p.confirm(it.reply, "+ACK")
+	}
+	if it.data == nil && !p.load(it) {
+		return false
+	}
+	d := &delivery{partition: p, item: it}
+	d.ID, d.Redelivered = idOf(it.header), it.deliveries > 1 || it.header.Get(redeliveredHeader) != ""
+	d.Outcome = twiliosync.OutcomeNotSent
+	d.ctx = otel.GetTextMapPropagator().Extract(p.ctx, propagation.HeaderCarrier(http.Header(it.header)))
+	var err error
+	if d.ServiceSID, d.StreamSID, err = identifiers(it.subject); err != nil {
+		return d.bury(err.Error())
+	}
+	if d.ID == "" {
+		return d.bury("it has no ID; set the header " + jetstream.MsgIDHeader)
+	}
+	if p.opts.Tracer != nil {
+		d.ctx = p.opts.Tracer.TraceCallStart(d.ctx, twiliosync.CallStart{Operation: "CreateStreamMessage", ServiceSID: d.ServiceSID, StreamSID: d.StreamSID, Index: -1, DataSize: len(it.data)})
+		defer func() {
+			p.opts.Tracer.TraceCallEnd(d.ctx, twiliosync.CallEnd{Outcome: d.Outcome, Attempts: d.tries, Sends: d.sends, MessageSID: d.sid, Err: d.Err})
+		}()
+	}
+	return d.publish()
+}
+
+// load fetches the data of a message that was held without.
+func (p *partition) load(it *item) bool {
+	ctx, cancel := context.WithTimeout(p.ctx, memberTTL)
+	defer cancel()
+	raw, err := p.log.GetMsg(ctx, it.seq)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound): // too old, or the server is going down, which says so too
+		if it.missing++; it.missing > missingLimit {
+			p.forgetLost(it)
+		}
+		p.pause(pullWait)
+		return false
+	case err != nil:
+		it.missing = 0
+		p.pause(pullWait / 4)
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	it.header, it.data = raw.Header, raw.Data
+	p.loaded++
+	return true
+}
+
+// forgetLost takes a message that the log has no longer out of its lane. It is
+// not acknowledged: if it is there after all, it comes again.
+func (p *partition) forgetLost(it *item) {
+	p.mu.Lock()
+	l := p.lanes[it.subject]
+	p.mu.Unlock()
+	if l != nil {
+		p.forget(l, it)
+	}
+}
+
+// publish tries until there is a final outcome. While others may have the
+// message, or the log can't be reached, it stands still.
+func (d *delivery) publish() bool {
+	for {
+		if d.opts.DropAfter > 0 && time.Since(d.item.time) > d.opts.DropAfter {
+			return d.bury("it is older than DropAfter")
+		}
+		until, ok := d.mayStart()
+		if !ok || d.ctx.Err() != nil {
+			if d.ctx.Err() != nil {
+				return false
+			}
+			d.pause(pullWait / 8)
+			continue
+		}
+		text, err := withFields(d.item.data, field{d.opts.IDField, d.ID}, d.mark())
+		if err != nil {
+			return d.bury(err.Error())
+		}
+		result, ok := d.attempt(text, until)
+		if !ok {
+			return false // ctx had ended before
+		}
+		var failure *twiliosync.Error
+		if errors.As(result.Err, &failure) {
+			d.tries, d.sends = d.tries+failure.Attempts, d.sends+failure.Sends
+		} else if result.Response != nil {
+			d.tries, d.sends = d.tries+result.Response.Attempts, d.sends+result.Response.Sends
+		}
+		d.Outcome, d.Err = twiliosync.OutcomeOf(result.Err), result.Err
+		switch {
+		case d.Outcome == twiliosync.OutcomeAccepted:
+			if result.Message != nil {
+				d.sid = result.Message.SID
+			}
+			return d.acknowledge("+ACK")
+		case d.Outcome == twiliosync.OutcomeUnknown && d.opts.Unknown == Drop:
+			return d.bury("unknown")
+		case d.Outcome == twiliosync.OutcomeUnknown:
+			d.Redelivered = true
+		case errors.Is(result.Err, twiliosync.ErrExpired): // for now: the beat has to be renewed before its turn
+			d.wait(failure.RetryAfter, 0)
+			continue
+		case d.ctx.Err() != nil:
+			return false
+		case !twiliosync.Retryable(result.Err):
+			return d.bury(result.Err.Error())
+		}
+		d.wait(failure.RetryAfter, d.tries)
+	}
+}
+
+func (d *delivery) mark() field {
+	if !d.Redelivered {
+		return field{}
+	}
+	return field{d.opts.RedeliveredField, true}
+}
+
+// attempt makes one paced attempt, which may not start after until.
+func (d *delivery) attempt(text []byte, until time.Time) (result twiliosync.StreamMessageResult, ok bool) {
+	request := twiliosync.StreamMessageRequest{StreamSID: d.StreamSID, Data: json.RawMessage(text), NotAfter: until}
+	for result = range d.client.StreamMessages.CreateAll(d.ctx, d.ServiceSID, one(request), &twiliosync.CreateAllOptions{
+		DrainTimeout: d.opts.DrainTimeout, Concurrency: 1,
+		Call: []twiliosync.CallOption{twiliosync.WithRetryPolicy(twiliosync.RetryPolicy{MaxAttempts: 1})},
+	}) {
+		ok = true
+	}
+	return result, ok
+}
+
+func one(request twiliosync.StreamMessageRequest) iter.Seq[twiliosync.StreamMessageRequest] {
+	return func(yield func(twiliosync.StreamMessageRequest) bool) { yield(request) }
+}
+
+// wait waits at least as long as the answer asked for, or else with full
+// jitter, doubling from attempt to attempt.
+func (d *delivery) wait(atLeast time.Duration, tries int) {
+	delay := atLeast
+	if delay == 0 && tries > 0 {
+		delay = rand.N(min(maxDelay, baseDelay<<min(tries-1, 10)))
+	}
+	d.pause(delay)
+}
+
+// bury makes a message a dead letter, and only then takes it out of the log.
+func (d *delivery) bury(reason string) bool {
+	d.DeadLettered = reason
+	for {
+		err := d.opts.writeDead(context.WithoutCancel(d.ctx), d.js, d.item, d.Settled)
+		if err == nil {
+			return d.acknowledge("+TERM " + "dead-lettered")
+		}
+		d.opts.Logger.WarnContext(d.ctx, "relay: a dead letter was not confirmed", "id", d.ID, "error", err)
+		if d.ctx.Err() != nil {
+			return false
+		}
+		d.pause(baseDelay)
+	}
+}
+
+func (d *delivery) acknowledge(word string) bool {
+	d.noteSettled(d.item.seq)
+	confirmed := d.confirm(d.reply(), word)
+	d.Age = time.Since(d.item.time)
+	d.tell(d.Settled)
+	return confirmed
+}
+
+func (d *delivery) reply() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.item.reply
+}
