@@ -36,8 +36,11 @@ func TestCreateAllocatesNoMoreThanItNeeds(t *testing.T) {
 		t.Skip("the race detector and the coverage counters change what is allocated")
 	}
 	limit := allocationsPerCreate
-	if !strings.HasPrefix(runtime.Version(), "go1.26") {
-		limit += 6 // the standard library's share differs from version to version
+	switch { // the standard library's share differs from line to line
+	case strings.HasPrefix(runtime.Version(), "go1.27"):
+		limit -= 6 // encoding/json
+	case !strings.HasPrefix(runtime.Version(), "go1.26"):
+		t.Skip("the allocations of this Go line are not known; count them, and write them here")
 	}
 	for name, size := range map[string]int{
 		"a message of 200 bytes":                         200,

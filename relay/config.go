@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -84,6 +85,15 @@ func (c Config) incoming() string       { return c.Name + ".in." }
 func (c Config) consumer(n int) string  { return "partition-" + strconv.Itoa(n) }
 func (c Config) partition(n int) string { return fmt.Sprintf("%s.p.%d.", c.Name, n) }
 
+// explained names a missing permission where a call was not answered: NATS
+// tells of it only on the side.
+func explained(js jetstream.JetStream, err error) error {
+	if last := js.Conn().LastError(); errors.Is(last, nats.ErrPermissionViolation) && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)) {
+		return fmt.Errorf("this NATS user lacks a permission: %w", last)
+	}
+	return err
+}
+
 // Setup makes the log, its partitions, the dead letters and the membership of
 // workers in JetStream, or brings those that exist up to date. It may be called
 // by every process that starts. What cannot be changed is refused.
@@ -117,7 +127,7 @@ func Setup(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 		Replicas: cfg.Replicas, Duplicates: deduplication, AllowDirect: true,
 	}} {
 		if _, err := js.CreateOrUpdateStream(ctx, stream); err != nil {
-			return fmt.Errorf("relay: setting up the stream %s: %w", stream.Name, err)
+			return fmt.Errorf("relay: setting up the stream %s: %w", stream.Name, explained(js, err))
 		}
 	}
 	for n := range cfg.Partitions {
@@ -127,11 +137,11 @@ func Setup(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 			PriorityPolicy: jetstream.PriorityPolicyPinned, PriorityGroups: []string{group}, PinnedTTL: pinTTL,
 		}
 		if _, err := js.CreateOrUpdateConsumer(ctx, cfg.Name, consumer); err != nil {
-			return fmt.Errorf("relay: setting up partition %d: %w", n, err)
+			return fmt.Errorf("relay: setting up partition %d: %w", n, explained(js, err))
 		}
 	}
 	if _, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: cfg.workers(), TTL: memberTTL, Replicas: cfg.Replicas}); err != nil {
-		return fmt.Errorf("relay: setting up the membership of workers: %w", err)
+		return fmt.Errorf("relay: setting up the membership of workers: %w", explained(js, err))
 	}
 	return nil
 }
@@ -143,7 +153,7 @@ func (c Config) open(ctx context.Context, js jetstream.JetStream) (jetstream.Str
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return nil, fmt.Errorf("relay: there is no log %s; call Setup first: %w", c.Name, err)
 	case err != nil:
-		return nil, fmt.Errorf("relay: looking for the log %s: %w", c.Name, err)
+		return nil, fmt.Errorf("relay: looking for the log %s: %w", c.Name, explained(js, err))
 	}
 	if has := log.CachedInfo().Config.Metadata[partitionsMetadata]; has == "" {
 		return nil, fmt.Errorf("relay: the stream %s was not made by Setup; use another Name", c.Name)

@@ -100,7 +100,7 @@ func (c Config) write(ctx context.Context, js jetstream.JetStream, msg *nats.Msg
 	case errors.As(err, &refused) && refused.ErrorCode == 10077: // maximum bytes exceeded
 		return fmt.Errorf("relay: the log %s is full (MaxBytes); let workers run, or raise it by Setup: %w", c.Name, err)
 	}
-	return fmt.Errorf("relay: the log %s did not confirm the message; publish it again under its ID: %w", c.Name, err)
+	return fmt.Errorf("relay: the log %s did not confirm the message; publish it again under its ID: %w", c.Name, explained(js, err))
 }
 
 // check returns the JSON that the SDK makes of a message, by its own rules.

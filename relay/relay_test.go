@@ -434,3 +434,36 @@ func TestWrongSetUpIsSaidInOneSentence(t *testing.T) {
 	assert.Error(t, new(relay.Publisher).Publish(ctx, message))
 	assert.Error(t, errors.Join(relay.DeadLetter{}.Delete(ctx), relay.DeadLetter{}.Requeue(ctx)))
 }
+
+func TestAMissingPermissionIsNamed(t *testing.T) {
+	t.Parallel()
+	admin := &server.User{Username: "admin", Password: "secret"}
+	limited := &server.User{Username: "limited", Password: "secret", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"TWILIOSYNC.in.>", "$JS.API.STREAM.INFO.*"}}}}
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, Users: []*server.User{admin, limited}})
+	require.NoError(t, err)
+	s.Start()
+	require.True(t, s.ReadyForConnections(10*time.Second))
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	as := func(user string) jetstream.JetStream {
+		conn, err := nats.Connect(s.ClientURL(), nats.UserInfo(user, "secret"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+		require.NoError(t, err)
+		t.Cleanup(conn.Close)
+		js, err := jetstream.New(conn)
+		require.NoError(t, err)
+		return js
+	}
+	require.NoError(t, relay.Setup(t.Context(), as("admin"), small))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	message := relay.Message{ID: "1", ServiceSID: "default", StreamSID: "orders", Data: map[string]int{"n": 1}}
+	err = relay.NewPublisher(as("limited"), small).Publish(ctx, message)
+	assert.ErrorContains(t, err, "lacks a permission")
+	assert.ErrorContains(t, err, "TWILIOSYNC.in.default.orders")
+	ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	err = relay.Run(ctx, as("limited"), twiliosynctest.NewServer(t).Client(), relay.Options{Config: small})
+	assert.ErrorContains(t, err, "lacks a permission")
+}

@@ -191,7 +191,7 @@ func newWorker(ctx context.Context, js jetstream.JetStream, client *twiliosync.C
 		partitions: map[int]*partition{}, settled: settledLog{seen: map[uint64]bool{}},
 	}
 	if err := w.renew(ctx); err != nil {
-		return nil, fmt.Errorf("relay: a worker can't join: %w", err)
+		return nil, fmt.Errorf("relay: a worker can't join: %w", explained(js, err))
 	}
 	return w, nil
 }

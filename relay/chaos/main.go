@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -36,7 +37,12 @@ func main() {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "worker":
-			must(work(os.Args[2], os.Args[3]))
+			must(work(os.Args[2], os.Args[3], len(os.Args) > 4))
+			return
+		case "createall":
+			messages, err := strconv.Atoi(os.Args[2])
+			must(err)
+			must(createAll(messages, os.Args[3]))
 			return
 		case "server":
 			must(serveNATS(os.Args[2:]))
@@ -48,13 +54,17 @@ func main() {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	event := flag.String("event", "kill", "what happens: "+strings.Join(names, ", "))
+	event := flag.String("event", "kill", "what happens: "+strings.Join(names, ", ")+"; throughput breaks nothing, and compares")
 	runs := flag.Int("runs", 1, "how often")
 	messages := flag.Int("messages", 10_000, "how many messages to publish")
 	faults := flag.Bool("faults", true, "the service fails as services do")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if *event == "throughput" {
+		must(throughput(ctx, *messages, os.Stdout))
+		return
+	}
 	bad := 0
 	fmt.Println("| event | lost | duplicates not marked | order breaks | duplicates | in flight and unknown | seconds |")
 	fmt.Println("|---|---|---|---|---|---|---|")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -85,7 +86,7 @@ func (r *run) stopWorkers() {
 }
 
 // work is a worker's process.
-func work(natsURL, syncURL string) error {
+func work(natsURL, syncURL string, unpaced bool) error {
 	conn, err := nats.Connect(natsURL, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond), nats.RetryOnFailedConnect(true))
 	if err != nil {
 		return err
@@ -95,7 +96,11 @@ func work(natsURL, syncURL string) error {
 	if err != nil {
 		return err
 	}
-	client, err := twiliosync.NewClient(twiliosync.BasicAuth("AC00000000000000000000000000000000", "auth-token"), twiliosync.WithBaseURL(syncURL))
+	var opts []twiliosync.Option
+	if unpaced {
+		opts = append(opts, twiliosync.WithStreamRateLimit(math.MaxInt32, time.Second))
+	}
+	client, err := newClient(syncURL, opts...)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/twiliosync/twiliosync-go"
+	"github.com/twiliosync/twiliosync-go/relay"
+)
+
+// throughput compares the CPU that a worker needs for a message with that of
+// CreateAll, each in a process of its own with the same streams and service.
+// The NATS server and the service are other processes, which another machine
+// would have. It also says how long Publish takes beside the log itself.
+func throughput(ctx context.Context, messages int, stdout io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "chaos")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	r := &run{messages: messages, service: newService(false, 0), done: make(chan struct{})}
+	defer r.service.http.Close()
+	if r.nats, err = startCluster(dir, 1); err != nil {
+		return err
+	}
+	defer r.nats.stop()
+	if r.js, err = r.nats.connect(); err != nil {
+		return err
+	}
+	defer r.js.Conn().Close()
+	if err := eventually(ctx, func() error { return relay.Setup(ctx, r.js, r.cfg) }); err != nil {
+		return err
+	}
+	begun := time.Now()
+	log := relay.NewPublisher(r.js, r.cfg)
+	for n := range messages {
+		m := relay.Message{ID: fmt.Sprint(n), ServiceSID: "default", StreamSID: fmt.Sprint("stream-", n%streams), Data: map[string]int{"n": n}}
+		if err := log.Publish(ctx, m); err != nil {
+			return err
+		}
+	}
+	published := time.Since(begun)
+	begun = time.Now()
+	for n := range messages {
+		if _, err := r.js.Publish(ctx, fmt.Sprint("TWILIOSYNC.in.default.stream-", n%streams), fmt.Appendf(nil, `{"n":%d}`, n)); err != nil {
+			return err
+		}
+	}
+	alone := time.Since(begun)
+	if err := r.js.DeleteStream(ctx, "TWILIOSYNC"); err != nil { // with what has no ID
+		return err
+	}
+	if err := relay.Setup(ctx, r.js, r.cfg); err != nil {
+		return err
+	}
+	for n := range messages {
+		m := relay.Message{ID: fmt.Sprint(n), ServiceSID: "default", StreamSID: fmt.Sprint("stream-", n%streams), Data: map[string]int{"n": n}}
+		if err := log.Publish(ctx, m); err != nil {
+			return err
+		}
+	}
+	worker, err := start("worker", "worker", r.nats.workersURL(), r.service.http.URL, "unpaced")
+	if err != nil {
+		return err
+	}
+	if err := r.untilSettled(ctx); err != nil {
+		return err
+	}
+	if err := worker.end(syscall.SIGTERM); err != nil {
+		return err
+	}
+	direct, err := start("createall", "createall", fmt.Sprint(messages), r.service.http.URL)
+	if err != nil {
+		return err
+	}
+	<-direct.left
+	perMessage := func(p *process) float64 {
+		usage := p.cmd.ProcessState.SysUsage().(*syscall.Rusage)
+		return float64(usage.Utime.Nano()+usage.Stime.Nano()) / float64(messages) / 1000
+	}
+	fmt.Fprintf(stdout, "CPU of a message: worker %.0f µs, CreateAll %.0f µs, ratio of what one core does %.2f\n",
+		perMessage(worker), perMessage(direct), perMessage(direct)/perMessage(worker))
+	fmt.Fprintf(stdout, "writing one after the other: relay %.0f µs, the log itself %.0f µs\n",
+		float64(published.Microseconds())/float64(messages), float64(alone.Microseconds())/float64(messages))
+	return nil
+}
+
+// createAll is the other process.
+func createAll(messages int, syncURL string) error {
+	client, err := newClient(syncURL, twiliosync.WithStreamRateLimit(math.MaxInt32, time.Second))
+	if err != nil {
+		return err
+	}
+	requests := func(yield func(twiliosync.StreamMessageRequest) bool) {
+		for n := range messages {
+			if !yield(twiliosync.StreamMessageRequest{StreamSID: fmt.Sprint("stream-", n%streams), Data: map[string]int{"n": n}}) {
+				return
+			}
+		}
+	}
+	for result := range client.StreamMessages.CreateAll(context.Background(), "default", requests, &twiliosync.CreateAllOptions{Ordered: true}) {
+		if result.Err != nil {
+			return result.Err
+		}
+	}
+	return nil
+}
+
+func newClient(syncURL string, opts ...twiliosync.Option) (*twiliosync.Client, error) {
+	return twiliosync.NewClient(twiliosync.BasicAuth("AC00000000000000000000000000000000", "auth-token"), append(opts, twiliosync.WithBaseURL(syncURL))...)
+}
