@@ -72,6 +72,34 @@ func TestRoomForOneMessageLetsOneCallOfPublishGoOn(t *testing.T) {
 	})
 }
 
+func TestACallThatGivesUpLetsThoseBehindItIn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		client := m.client(t, twiliosync.WithMaxDataSize(0), twiliosync.WithStreamRateLimit(1, 24*time.Hour))
+		sized := func(size int) bulkRequest {
+			return bulkRequest{StreamSID: "orders", Data: json.RawMessage(`{"a":"` + strings.Repeat("x", size-8) + `"}`)}
+		}
+		publisher := newPublisher(t, client, func(bulkResult) {}, nil)
+		for range 8 { // one is published, 56 MiB wait
+			require.NoError(t, publisher.Publish(t.Context(), sized(8<<20)))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		first, second := make(chan error, 1), make(chan error, 1)
+		go func() { first <- publisher.Publish(ctx, sized(16<<20)) }() // no room for it
+		synctest.Wait()
+		go func() { second <- publisher.Publish(t.Context(), sized(1000)) }()
+		synctest.Wait()
+		assert.Empty(t, second, "it takes its turn")
+		cancel()
+		synctest.Wait()
+		assert.ErrorIs(t, <-first, context.Canceled)
+		require.Len(t, second, 1)
+		assert.NoError(t, <-second)
+		_ = publisher.Close(ctx)
+	})
+}
+
 // slowStart is a tracer whose TraceCallStart takes long for the messages of one stream.
 type slowStart struct {
 	*tracer
