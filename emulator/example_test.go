@@ -19,9 +19,9 @@ import (
 
 func Example() {
 	e := emulator.New(emulator.WithStrictStreams())
-	defer e.Close()
 	server := httptest.NewServer(e)
 	defer server.Close()
+	defer e.Close() // before the server, which waits for its websockets and pages
 	client, err := twiliosync.NewClient(twiliosync.BasicAuth(e.Credentials()), twiliosync.WithBaseURL(server.URL))
 	if err != nil {
 		log.Fatal(err)

@@ -109,8 +109,10 @@ func (c Config) deadLetter(js jetstream.JetStream, raw *jetstream.RawStreamMsg) 
 	return letter
 }
 
-// Requeue writes the message back into the log under its ID, and then deletes
-// the dead letter. If it may have been published, it is marked as redelivered.
+// Requeue writes the message back into the log under its ID, behind the others
+// of its stream, and then deletes the dead letter. The log takes it also if it
+// knows the ID still. If it may have been published, it is marked as
+// redelivered.
 func (d DeadLetter) Requeue(ctx context.Context) error {
 	if d.js == nil {
 		return errors.New("relay: this DeadLetter is none of DeadLetters")

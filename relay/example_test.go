@@ -28,8 +28,8 @@ func publishOne(ctx context.Context) (err error) {
 	if err := relay.Setup(ctx, js, relay.Config{}); err != nil { // every process may call it
 		return err
 	}
-	log := relay.NewPublisher(js, relay.Config{})
-	err = log.Publish(ctx, relay.Message{ID: "order-7-paid", ServiceSID: "default", StreamSID: "orders", Data: map[string]any{"order": 7, "state": "paid"}})
+	publisher := relay.NewPublisher(js, relay.Config{})
+	err = publisher.Publish(ctx, relay.Message{ID: "order-7-paid", ServiceSID: "default", StreamSID: "orders", Data: map[string]any{"order": 7, "state": "paid"}})
 	return err
 }
 

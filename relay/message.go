@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -27,7 +28,7 @@ type Message struct {
 	// StreamSID is the SID ("TO…") or unique name of the stream.
 	StreamSID string
 	// Data is what twiliosync's Create takes: a value that encoding/json makes a JSON object of, or a json.RawMessage; at
-	// most 4 KiB of JSON, with room for the fields that a worker adds.
+	// most 4 KiB of JSON. Where a worker's fields don't fit in as well, it makes it a dead letter.
 	Data any
 }
 
@@ -95,17 +96,25 @@ func idOf(header nats.Header) string {
 type field struct {
 	name  string // empty: left out
 	value any
+	must  bool // a field of that name with another value can't stay
 }
 
-// withFields adds fields to the end of a JSON object. Text that is none comes
-// back as it is: whoever publishes it says what is wrong.
+// withFields adds fields to the end of a JSON object, where it has none of that
+// name. Text that is none comes back as it is: whoever publishes it says what is
+// wrong.
 func withFields(text []byte, fields ...field) ([]byte, error) {
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(text, &object); err != nil || object == nil {
+	trimmed := bytes.Trim(text, " \t\r\n")
+	if !json.Valid(text) || trimmed[0] != '{' {
 		return text, nil
 	}
-	added := bytes.TrimRight(text, " \t\r\n")
-	added = append([]byte(nil), added[:len(added)-1]...)
+	var object map[string]json.RawMessage // read only if it may have one of the fields
+	if bytes.IndexByte(text, '\\') >= 0 || slices.ContainsFunc(fields, func(f field) bool { return bytes.Contains(text, []byte(`"`+f.name+`"`)) }) {
+		if err := json.Unmarshal(text, &object); err != nil {
+			return nil, err
+		}
+	}
+	empty := len(bytes.Trim(trimmed[1:len(trimmed)-1], " \t\r\n")) == 0
+	added := append(make([]byte, 0, len(trimmed)+128), trimmed[:len(trimmed)-1]...)
 	for _, f := range fields {
 		if f.name == "" {
 			continue
@@ -115,20 +124,20 @@ func withFields(text []byte, fields ...field) ([]byte, error) {
 			return nil, err
 		}
 		if own, has := object[f.name]; has {
-			if bytes.Equal(own, value) {
-				continue
+			if f.must && !bytes.Equal(own, value) {
+				return nil, fmt.Errorf("the data has a field %q of its own, so that it can't be marked as perhaps published before; choose another RedeliveredField, or \"-\" for none", f.name)
 			}
-			return nil, fmt.Errorf("the data has a field %q of its own with another value; choose another IDField or RedeliveredField, or \"-\" for none", f.name)
+			continue
 		}
 		name, err := json.Marshal(f.name)
 		if err != nil {
 			return nil, err
 		}
-		if len(object) > 0 {
+		if !empty {
 			added = append(added, ',')
 		}
+		empty = false
 		added = append(append(append(added, name...), ':'), value...)
-		object[f.name] = value
 	}
 	return append(added, '}'), nil
 }

@@ -39,13 +39,15 @@ type delivery struct {
 // It returns false if it may not or need not be gone on with here.
 func (p *partition) settle(it *item) bool {
 	if p.wasSettled(it.seq) { // and the server didn't hear of it
-		return p.confirm(it.reply, "+ACK")
+		reply, _ := p.lookAt(it)
+		return p.confirm(reply, "+ACK")
 	}
 	if it.data == nil && !p.load(it) {
 		return false
 	}
 	d := &delivery{partition: p, item: it}
-	d.ID, d.Redelivered = idOf(it.header), it.deliveries > 1 || it.header.Get(redeliveredHeader) != ""
+	_, deliveries := p.lookAt(it)
+	d.ID, d.Redelivered = idOf(it.header), deliveries > 1 || it.header.Get(redeliveredHeader) != ""
 	d.Outcome = twiliosync.OutcomeNotSent
 	d.ctx = otel.GetTextMapPropagator().Extract(p.ctx, propagation.HeaderCarrier(http.Header(it.header)))
 	var err error
@@ -114,7 +116,7 @@ func (d *delivery) publish() bool {
 			d.pause(pullWait / 8)
 			continue
 		}
-		text, err := withFields(d.item.data, field{d.opts.IDField, d.ID}, d.mark())
+		text, err := withFields(d.item.data, field{name: d.opts.IDField, value: d.ID}, d.mark())
 		if err != nil {
 			return d.bury(err.Error())
 		}
@@ -155,7 +157,7 @@ func (d *delivery) mark() field {
 	if !d.Redelivered {
 		return field{}
 	}
-	return field{d.opts.RedeliveredField, true}
+	return field{d.opts.RedeliveredField, true, true}
 }
 
 // attempt makes one paced attempt, which may not start after until.
@@ -202,14 +204,16 @@ func (d *delivery) bury(reason string) bool {
 
 func (d *delivery) acknowledge(word string) bool {
 	d.noteSettled(d.item.seq)
-	confirmed := d.confirm(d.reply(), word)
+	reply, _ := d.lookAt(d.item)
+	confirmed := d.confirm(reply, word)
 	d.Age = time.Since(d.item.time)
 	d.tell(d.Settled)
 	return confirmed
 }
 
-func (d *delivery) reply() string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.item.reply
+// lookAt returns what changes if a message is delivered again.
+func (p *partition) lookAt(it *item) (reply string, deliveries uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return it.reply, it.deliveries
 }

@@ -36,11 +36,12 @@ type Options struct {
 	Config
 	// Unknown is what happens to a message whose outcome is unknown. Default Redeliver.
 	Unknown UnknownPolicy
-	// IDField is the field with the message's ID that is added to the JSON object, "id" by default, and "-" for none. A
-	// message without room for it within 4 KiB becomes a dead letter.
+	// IDField is the field with the message's ID that is added to the JSON object, "id" by default, and "-" for none.
+	// A field of that name that the data has already stays as it is. A message without room for it within 4 KiB becomes a
+	// dead letter.
 	IDField string
 	// RedeliveredField is the field that is true in a message that may have been published before, "redelivered" by
-	// default, and "-" for none.
+	// default, and "-" for none. A message that has to be marked, and has such a field of its own, becomes a dead letter.
 	RedeliveredField string
 	// DropAfter is the age at which a message becomes a dead letter: for live data a late one is worse than none. Zero: never.
 	DropAfter time.Duration
@@ -148,9 +149,6 @@ func Run(ctx context.Context, js jetstream.JetStream, client *twiliosync.Client,
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		if !w.fresh(memberTTL) {
-			w.release(func(p *partition) { p.drop() }) // before the next beat makes them ours again
-		}
 		if err := w.renew(ctx); err == nil {
 			w.assign(ctx)
 		} else if ctx.Err() == nil {
@@ -219,6 +217,9 @@ func (w *worker) renew(ctx context.Context) error {
 	sent := time.Now()
 	if _, err := w.beats.Put(ctx, w.id, value); err != nil {
 		return err
+	}
+	if !w.fresh(memberTTL) { // others may have taken over since the last beat
+		w.release(func(p *partition) { p.drop() })
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -335,8 +336,7 @@ func (w *worker) tell(s Settled) {
 	w.opts.OnSettled(s)
 }
 
-// confirm acknowledges to the server, and waits until it has it; as long as it
-// takes, while the worker goes on.
+// confirm acknowledges to the server, and waits until it has it.
 func (w *worker) confirm(reply, word string) bool {
 	for begun := time.Now(); ; {
 		ctx, cancel := context.WithTimeout(context.Background(), memberTTL)
@@ -345,7 +345,7 @@ func (w *worker) confirm(reply, word string) bool {
 		if err == nil {
 			return true
 		}
-		if w.conn.IsClosed() || time.Since(begun) > time.Minute {
+		if w.conn.IsClosed() || time.Since(begun) > w.opts.DrainTimeout {
 			return false
 		}
 		time.Sleep(50 * time.Millisecond)

@@ -74,8 +74,8 @@ const (
 	Drop
 )
 
-// AckByOutcome is a middleware for handlers that publish to Sync and return
-// the error. An accepted message is acknowledged, also if its answer could not be
+// AckByOutcome is a middleware for handlers that publish to Sync themselves and
+// return the error; what a router publishes for a handler, it does not see. An accepted message is acknowledged, also if its answer could not be
 // read; one that may succeed later, and any error that is not the SDK's, comes
 // again; a final refusal goes to the topic of the poison publisher, with the
 // reason in its metadata; unknown says what happens to an unknown outcome.

@@ -138,7 +138,7 @@ func metricsOf(batch pmetric.Metrics) (metrics []pmetric.Metric) {
 
 // byExporter is Prometheus by OpenTelemetry's exporter, as docs/observability.md shows it.
 func byExporter() (twiliosync.Tracer, error) {
-	reader, err := exporter.New() // serves by promhttp.Handler()
+	reader, err := exporter.New() // promhttp.Handler() serves it
 	if err != nil {
 		return nil, err
 	}

@@ -54,15 +54,19 @@ func main() {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	event := flag.String("event", "kill", "what happens: "+strings.Join(names, ", ")+"; throughput breaks nothing, and compares")
+	event := flag.String("event", "kill", "what happens: "+strings.Join(names, ", ")+"; throughput and hot break nothing, and measure")
 	runs := flag.Int("runs", 1, "how often")
 	messages := flag.Int("messages", 10_000, "how many messages to publish")
 	faults := flag.Bool("faults", true, "the service fails as services do")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if *event == "throughput" {
+	switch *event {
+	case "throughput":
 		must(throughput(ctx, *messages, os.Stdout))
+		return
+	case "hot":
+		must(hot(ctx, os.Stdout))
 		return
 	}
 	bad := 0

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -111,7 +112,11 @@ func work(natsURL, syncURL string, unpaced bool) error {
 		if err != nil {
 			return err
 		}
-		return relay.Run(ctx, js, client, relay.Options{Config: relay.Config{Replicas: info.CachedInfo().Config.Replicas}})
+		partitions, err := strconv.Atoi(info.CachedInfo().Config.Metadata["twiliosync-partitions"])
+		if err != nil {
+			return err
+		}
+		return relay.Run(ctx, js, client, relay.Options{Config: relay.Config{Partitions: partitions, Replicas: info.CachedInfo().Config.Replicas}})
 	})
 }
 
