@@ -46,6 +46,10 @@ const (
 	// that a stream with many waiting messages doesn't hide the others of its partition.
 	maxHeld = 16384
 
+	// maxLogged is the longest message of the log, with its headers: what another program writes can't be too long for a
+	// dead letter.
+	maxLogged = 16 << 10
+
 	// deduplication is how long the log knows the IDs of messages.
 	deduplication = 2 * time.Minute
 
@@ -120,7 +124,7 @@ func Setup(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 			Destination: fmt.Sprintf("%s.p.{{partition(%d,1,2)}}.{{wildcard(1)}}.{{wildcard(2)}}", cfg.Name, cfg.Partitions),
 		},
 		Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, MaxAge: cfg.MaxAge, MaxBytes: maxBytes,
-		Replicas: cfg.Replicas, Duplicates: window, AllowDirect: true,
+		Replicas: cfg.Replicas, Duplicates: window, AllowDirect: true, MaxMsgSize: maxLogged,
 		Metadata: map[string]string{partitionsMetadata: strconv.Itoa(cfg.Partitions)},
 	}, {
 		Name: cfg.dead(), Description: "messages that Twilio Sync did not get", Subjects: []string{cfg.deadSubject()},
@@ -143,7 +147,8 @@ func Setup(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	if _, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: cfg.workers(), TTL: memberTTL, Replicas: cfg.Replicas}); err != nil {
 		return fmt.Errorf("relay: setting up the membership of workers: %w", explained(js, err))
 	}
-	return nil
+	_, err = cfg.open(ctx, js) // somebody else may have set it up at the same time, and otherwise
+	return err
 }
 
 // open returns the log, if it is one of this configuration.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/http"
 	"strings"
 	"time"
 
@@ -54,7 +53,7 @@ func (c Config) writeDead(ctx context.Context, js jetstream.JetStream, it *item,
 	if s.Redelivered || s.Outcome == twiliosync.OutcomeUnknown {
 		msg.Header.Set(redeliveredHeader, "true")
 	}
-	_, err := js.PublishMsg(ctx, msg, jetstream.WithMsgID(fmt.Sprintf("%s-%d", c.Name, it.seq)))
+	_, err := js.PublishMsg(ctx, msg, jetstream.WithMsgID(fmt.Sprintf("%s-%d-%d", c.Name, it.seq, it.time.UnixNano())))
 	return err
 }
 
@@ -110,26 +109,24 @@ func (c Config) deadLetter(js jetstream.JetStream, raw *jetstream.RawStreamMsg) 
 }
 
 // Requeue writes the message back into the log under its ID, behind the others
-// of its stream, and then deletes the dead letter. The log takes it also if it
-// knows the ID still. If it may have been published, it is marked as
+// of its stream, and then deletes the dead letter. It may have been changed: the
+// rules are those of Publish. The log takes it also if it knows the ID still. If it may have been published, it is marked as
 // redelivered.
 func (d DeadLetter) Requeue(ctx context.Context) error {
 	if d.js == nil {
 		return errors.New("relay: this DeadLetter is none of DeadLetters")
 	}
-	data, _ := d.Data.(json.RawMessage)
-	if err := checkID(d.ID); err != nil {
+	msg, err := NewPublisher(d.js, d.cfg).message(ctx, d.Message) // with its rules: somebody may have repaired it
+	if err != nil {
 		return err
 	}
-	msg := nats.NewMsg(d.cfg.incoming() + token(d.ServiceSID) + "." + token(d.StreamSID))
-	msg.Data = data
 	for name, values := range d.header {
-		if !strings.HasPrefix(name, "Nats-") {
+		if own := msg.Header[name]; own == nil && !strings.HasPrefix(name, "Nats-") {
 			msg.Header[name] = values
 		}
 	}
 	for _, name := range []string{serviceHeader, streamHeader, outcomeHeader, reasonHeader} {
-		delete(msg.Header, http.CanonicalHeaderKey(name))
+		delete(msg.Header, name)
 	}
 	// Not under the ID alone, which the log may still know: it would be taken for a copy, and lost.
 	if err := d.cfg.write(ctx, d.js, msg, fmt.Sprintf("%s requeued %d", d.ID, d.Sequence)); err != nil {

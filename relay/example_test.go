@@ -16,7 +16,7 @@ import (
 )
 
 func publishOne(ctx context.Context) (err error) {
-	conn, err := nats.Connect("nats://127.0.0.1:4222")
+	conn, err := nats.Connect("nats://127.0.0.1:4222", nats.MaxReconnects(-1)) // else it gives up after two minutes
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ import (
 // Message is one to be published.
 type Message struct {
 	// ID is required, and unique among the messages of the relay: 1 to 255 characters without control characters. The log
-	// takes the same ID once within two minutes, and subscribers can tell copies by it.
+	// takes the same ID once within two minutes (or MaxAge, if that is less), and subscribers can tell copies by it.
 	ID string
 	// ServiceSID is the SID ("IS…") or unique name of the Sync service, such as "default".
 	ServiceSID string

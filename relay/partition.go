@@ -37,11 +37,14 @@ type partition struct {
 	held     map[uint64]*item // by their place in the log
 	lanes    map[string]*lane // by subject
 	loaded   int              // held with their data
+	runners  int              // lanes that run
+	tooMany  time.Time        // since when the server waits for less than is held
 	pin      string           // of the worker that the server gives messages to
 	delivery uint64           // the last one's number
 	open     bool             // the barrier
-	dropped  bool             // others have what is held
 	running  sync.WaitGroup   // lanes
+	tending  sync.WaitGroup
+	ended    chan struct{} // nothing of it runs any more
 }
 
 // lane has the messages of one stream, in the order of the log.
@@ -63,12 +66,14 @@ type item struct {
 	time       time.Time
 }
 
+func (it *item) place() place { return place{it.seq, it.time.UnixNano()} }
+
 func newPartition(ctx context.Context, w *worker, n int) (*partition, error) {
 	consumer, err := w.js.Consumer(ctx, w.opts.Name, w.opts.consumer(n))
 	if err != nil {
 		return nil, err
 	}
-	p := &partition{worker: w, n: n, consumer: consumer, pulled: make(chan struct{}), held: map[uint64]*item{}, lanes: map[string]*lane{}}
+	p := &partition{worker: w, n: n, consumer: consumer, pulled: make(chan struct{}), ended: make(chan struct{}), held: map[uint64]*item{}, lanes: map[string]*lane{}}
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return p, nil
 }
@@ -78,7 +83,7 @@ func (p *partition) pull() {
 	defer close(p.pulled)
 	for p.ctx.Err() == nil {
 		room := p.room()
-		if room == 0 || !p.conn.IsConnected() {
+		if _, ok := p.mayStart(); !ok || room == 0 { // what it may not publish, another should get
 			p.pause(pullWait / 4)
 			continue
 		}
@@ -89,6 +94,10 @@ func (p *partition) pull() {
 		}
 		for msg := range batch.Messages() {
 			p.take(msg)
+		}
+		if err := batch.Error(); err != nil && p.ctx.Err() == nil {
+			p.opts.Logger.Warn("relay: pulling from the log failed", "partition", p.n, "error", err)
+			p.pause(pullWait / 4)
 		}
 		p.lookAtBarrier() // between two pulls, nothing is on its way
 	}
@@ -114,7 +123,7 @@ func (p *partition) take(msg jetstream.Msg) {
 		return // it is no message of the log
 	}
 	seq := meta.Sequence.Stream
-	settled := p.wasSettled(seq)
+	settled := p.wasSettled(place{seq, meta.Timestamp.UnixNano()})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	pin, delivery := msg.Headers().Get(pinHeader), meta.Sequence.Consumer
@@ -146,12 +155,10 @@ func (p *partition) take(msg jetstream.Msg) {
 	p.wake(l)
 }
 
-// lookAtBarrier opens it if all that the server waits for is held here.
+// lookAtBarrier opens it if all that the server waits for is held here, and no
+// lane still runs.
 func (p *partition) lookAtBarrier() {
-	p.mu.Lock()
-	open := p.open
-	p.mu.Unlock()
-	if open || p.ctx.Err() != nil {
+	if !p.mayLook() {
 		return
 	}
 	info, err := p.consumer.Info(p.ctx)
@@ -161,19 +168,44 @@ func (p *partition) lookAtBarrier() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	held := len(p.held)
-	if info.NumAckPending != held || held == 0 && info.NumPending > 0 {
-		return
+	switch {
+	case info.NumAckPending == held && (held > 0 || info.NumPending == 0):
+		p.open, p.tooMany = true, time.Time{}
+		for _, l := range p.lanes {
+			p.wake(l)
+		}
+	case info.NumAckPending >= held:
+		p.tooMany = time.Time{} // something has to come back yet
+	case p.tooMany.IsZero():
+		p.tooMany = time.Now()
+	case time.Since(p.tooMany) > ackWait:
+		p.startOver()
 	}
-	p.open = true
-	for _, l := range p.lanes {
-		p.wake(l)
+}
+
+// mayLook tells whether the barrier is worth a look: closed, with no lane that
+// runs.
+func (p *partition) mayLook() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.open && p.runners == 0 && p.ctx.Err() == nil
+}
+
+// startOver lets all that is held come again: the server does not wait for some
+// of it any more, since it was too old, or was settled by a worker that
+// seemed dead.
+func (p *partition) startOver() {
+	for _, reply := range p.replies() {
+		_ = p.conn.Publish(reply, []byte("-NAK"))
 	}
+	p.held, p.lanes, p.loaded, p.tooMany = map[uint64]*item{}, map[string]*lane{}, 0, time.Time{}
 }
 
 // wake lets a lane run if it may and has something to do.
 func (p *partition) wake(l *lane) {
 	if p.open && !l.running && len(l.items) > 0 && p.ctx.Err() == nil {
 		l.running = true
+		p.runners++
 		p.running.Go(func() { p.run(l) })
 	}
 }
@@ -181,7 +213,7 @@ func (p *partition) wake(l *lane) {
 // run settles the messages of a lane, one after the other.
 func (p *partition) run(l *lane) {
 	for it := p.next(l); it != nil; it = p.next(l) {
-		if p.settle(it) {
+		if p.settle(l, it) {
 			p.forget(l, it)
 		}
 	}
@@ -193,9 +225,16 @@ func (p *partition) next(l *lane) *item {
 	defer p.mu.Unlock()
 	if !p.open || p.ctx.Err() != nil || len(l.items) == 0 {
 		l.running = false
+		p.runners--
 		return nil
 	}
 	return l.items[0]
+}
+
+func (p *partition) isOpen() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open && p.ctx.Err() == nil
 }
 
 // forget lets a settled message go.
@@ -210,8 +249,7 @@ func (p *partition) forget(l *lane, it *item) {
 		l.items = slices.Delete(l.items, at, at+1)
 	}
 	if len(l.items) == 0 && p.lanes[it.subject] == l {
-		delete(p.lanes, it.subject)
-		l.running = false
+		delete(p.lanes, it.subject) // its run ends at its next look
 	}
 }
 
@@ -222,13 +260,16 @@ func (p *partition) tend() {
 	for {
 		select {
 		case <-ticker.C:
-		case <-p.pulled:
+		case <-p.ended:
 			return
 		}
 		if _, ok := p.mayStart(); !ok {
 			continue // others may have them
 		}
-		for _, reply := range p.replies() {
+		p.mu.Lock()
+		replies := p.replies()
+		p.mu.Unlock()
+		for _, reply := range replies {
 			_ = p.conn.Publish(reply, []byte("+WPI"))
 		}
 	}
@@ -236,8 +277,6 @@ func (p *partition) tend() {
 
 // replies are those of all that is held, in the order of the log.
 func (p *partition) replies() []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	items := make([]*item, 0, len(p.held))
 	for _, it := range p.held {
 		items = append(items, it)
@@ -250,22 +289,29 @@ func (p *partition) replies() []string {
 	return replies
 }
 
-// drop forgets what waits: others have it by now. What is in flight can't be
-// called back.
+// drop starts nothing more: others have what waits by now. What is in flight
+// can't be called back.
 func (p *partition) drop() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.dropped, p.open = true, false
 	p.cancel()
+}
+
+// end waits until nothing of it runs.
+func (p *partition) end() {
+	<-p.pulled
+	p.running.Wait()
+	close(p.ended)
+	p.tending.Wait()
 }
 
 // giveBack lets what is in flight finish, and hands the rest back in order, for
 // the next worker.
 func (p *partition) giveBack() {
 	p.cancel()
-	<-p.pulled
-	p.running.Wait()
-	for _, reply := range p.replies() {
+	p.end()
+	p.mu.Lock()
+	replies := p.replies()
+	p.mu.Unlock()
+	for _, reply := range replies {
 		_ = p.conn.Publish(reply, []byte("-NAK"))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), memberTTL)

@@ -44,8 +44,8 @@ func NewPublisher(js jetstream.JetStream, cfg Config) *Publisher {
 	return p
 }
 
-// Publish writes a message to the log. Nil: the log has it, on disk, now or
-// since an earlier Publish of the same ID. Else the error says why, and the
+// Publish writes a message to the log. Nil: the log has it, now or since an
+// earlier Publish of the same ID within two minutes. Else the error says why, and the
 // message can be published again under its ID. What twiliosync's Create would
 // refuse is refused here, with the same [*twiliosync.Error], and never enters
 // the log.
@@ -62,28 +62,40 @@ func (p *Publisher) Publish(ctx context.Context, m Message) error {
 	if ctx == nil {
 		return errors.New("relay: the context is nil; pass context.Background() if there is none")
 	}
-	if err := checkID(m.ID); err != nil {
-		return err
-	}
-	text, err := p.check(ctx, m)
+	msg, err := p.message(ctx, m)
 	if err != nil {
 		return err
 	}
+	otel.GetTextMapPropagator().Inject(ctx, propagation.HeaderCarrier(msg.Header))
+	return p.cfg.write(ctx, p.js, msg, m.ID)
+}
+
+// message makes that of the log.
+func (p *Publisher) message(ctx context.Context, m Message) (*nats.Msg, error) {
+	if err := checkID(m.ID); err != nil {
+		return nil, err
+	}
+	text, err := p.check(ctx, m)
+	if err != nil {
+		return nil, err
+	}
 	msg := nats.NewMsg(p.cfg.incoming() + token(m.ServiceSID) + "." + token(m.StreamSID))
 	if len(msg.Subject) > maxSubject {
-		return &twiliosync.ParameterError{Parameter: "StreamSID", Reason: "it is too long for the log together with ServiceSID; use the SIDs"}
+		return nil, &twiliosync.ParameterError{Parameter: "StreamSID", Reason: "it is too long for the log together with ServiceSID; use the SIDs"}
 	}
 	msg.Data = []byte(text)
 	msg.Header.Set(idHeader, m.ID)
-	otel.GetTextMapPropagator().Inject(ctx, propagation.HeaderCarrier(msg.Header))
-	return p.cfg.write(ctx, p.js, msg, m.ID)
+	return msg, nil
 }
 
 // write puts a message into the log, once for each key. So it may try again
 // where no confirmation came, as when a server is restarted.
 func (c Config) write(ctx context.Context, js jetstream.JetStream, msg *nats.Msg, key string) error {
 	var err error
-	for range writeTries {
+	for n := range writeTries {
+		if n > 0 { // a restarted server may have published the first and forgotten its ID
+			msg.Header.Set(redeliveredHeader, "true")
+		}
 		try, cancel := context.WithTimeout(ctx, writeWait)
 		_, err = js.PublishMsg(try, msg, jetstream.WithMsgID(key))
 		cancel()

@@ -88,7 +88,8 @@ func (w *world) run(opts relay.Options) (stop func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
 	client := w.sync.Client(twiliosync.WithStreamRateLimit(math.MaxInt32, time.Second))
-	go func() { done <- relay.Run(ctx, connect(w.t, w.nats), client, opts) }()
+	js := connect(w.t, w.nats)
+	go func() { done <- relay.Run(ctx, js, client, opts) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		assert.NoError(w.t, <-done)
@@ -465,4 +466,70 @@ func TestAMissingPermissionIsNamed(t *testing.T) {
 	defer cancel()
 	err = relay.Run(ctx, as("limited"), twiliosynctest.NewServer(t).Client(), relay.Options{Config: small})
 	assert.ErrorContains(t, err, "lacks a permission")
+}
+
+func TestARepairedDeadLetterIsRequeued(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.sync.Next(1).Answer(400, 20001)
+	w.publish("orders", "1", map[string]int{"n": 1})
+	w.run(relay.Options{})
+	w.untilEmpty()
+	for letter, err := range relay.DeadLetters(t.Context(), w.js, small) {
+		require.NoError(t, err)
+		letter.Data = []int{1}
+		require.Error(t, letter.Requeue(t.Context()), "by the rules of Publish")
+		letter.Data = map[string]int{"n": 2}
+		letter.StreamSID = "repaired"
+		require.NoError(t, letter.Requeue(t.Context()))
+	}
+	w.untilEmpty()
+	assert.Equal(t, []published{{N: 2, ID: "1"}}, w.published("repaired"))
+}
+
+func TestAWorkersOwnFaultMakesNoDeadLetters(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.sync.Next(3).Answer(401, 20003)
+	w.publish("orders", "1", map[string]int{"n": 1})
+	w.run(relay.Options{})
+	state := w.untilEmpty()
+	assert.Zero(t, state.DeadLetters)
+	assert.Equal(t, []published{{N: 1, ID: "1"}}, w.published("orders"))
+}
+
+func TestAnAnswerOfSomebodyElseDoesNotBlockAStreamForEver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.sync.Every().Matching(func(r twiliosynctest.Request) bool { return strings.Contains(string(r.Data), `"n":1`) }).Respond(403, "<html>blocked</html>")
+	w.publish("orders", "1", map[string]int{"n": 1})
+	w.publish("orders", "2", map[string]int{"n": 2})
+	w.run(relay.Options{})
+	require.Eventually(t, func() bool { return len(w.published("orders")) == 1 }, 2*time.Minute, 100*time.Millisecond)
+	w.untilEmpty()
+	for letter, err := range relay.DeadLetters(t.Context(), w.js, small) {
+		require.NoError(t, err)
+		assert.Equal(t, twiliosync.OutcomeUnknown, letter.Outcome)
+		assert.Equal(t, "1", letter.ID)
+	}
+	assert.Equal(t, []published{{N: 2, ID: "2"}}, w.published("orders"))
+}
+
+// TestWhatIsTooOldForTheLogBlocksNothing: the log lets messages go that a worker holds.
+func TestWhatIsTooOldForTheLogBlocksNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	require.NoError(t, relay.Setup(t.Context(), w.js, relay.Config{Partitions: 4, MaxAge: 2 * time.Second}))
+	for n := range 200 {
+		w.publish("orders", fmt.Sprint(n), map[string]int{"n": n})
+	}
+	w.sync.Every().Optional().Delay(30 * time.Millisecond) // 200 take six seconds
+	w.run(relay.Options{MaxPending: 8})
+	time.Sleep(3 * time.Second)
+	w.publish("orders", "late", map[string]int{"n": 1000})
+	require.Eventually(t, func() bool {
+		all := w.published("orders")
+		return len(all) > 0 && all[len(all)-1].N == 1000
+	}, 30*time.Second, 50*time.Millisecond)
+	assert.Less(t, len(w.published("orders")), 200)
 }

@@ -22,6 +22,9 @@ const (
 
 	// missingLimit is how often in a row the log says that it has not got a message before that is believed.
 	missingLimit = 15
+
+	// hopelessTries is after how many attempts with answers that are not Sync's a message becomes a dead letter.
+	hopelessTries = 10
 )
 
 // delivery is the way of one message to its end.
@@ -37,17 +40,16 @@ type delivery struct {
 
 // settle publishes a message, or makes it a dead letter, and acknowledges it.
 // It returns false if it may not or need not be gone on with here.
-func (p *partition) settle(it *item) bool {
-	if p.wasSettled(it.seq) { // and the server didn't hear of it
-		reply, _ := p.lookAt(it)
+func (p *partition) settle(l *lane, it *item) bool {
+	reply, deliveries := p.lookAt(it)
+	if p.wasSettled(it.place()) { // and the server didn't hear of it
 		return p.confirm(reply, "+ACK")
 	}
-	if it.data == nil && !p.load(it) {
+	if it.data == nil && !p.load(l, it) {
 		return false
 	}
 	d := &delivery{partition: p, item: it}
-	_, deliveries := p.lookAt(it)
-	d.ID, d.Redelivered = idOf(it.header), deliveries > 1 || it.header.Get(redeliveredHeader) != ""
+	d.ID, d.Redelivered = idOf(it.header), deliveries > 1 || it.header.Get(redeliveredHeader) != "" || p.wasStarted(it.place())
 	d.Outcome = twiliosync.OutcomeNotSent
 	d.ctx = otel.GetTextMapPropagator().Extract(p.ctx, propagation.HeaderCarrier(http.Header(it.header)))
 	var err error
@@ -67,20 +69,27 @@ func (p *partition) settle(it *item) bool {
 }
 
 // load fetches the data of a message that was held without.
-func (p *partition) load(it *item) bool {
+func (p *partition) load(l *lane, it *item) bool {
+	if p.maxAge > 0 && time.Since(it.time) > p.maxAge {
+		p.forget(l, it) // the log has let it go
+		return false
+	}
 	ctx, cancel := context.WithTimeout(p.ctx, memberTTL)
 	defer cancel()
 	raw, err := p.log.GetMsg(ctx, it.seq)
 	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound): // too old, or the server is going down, which says so too
+	case errors.Is(err, jetstream.ErrMsgNotFound): // the server is going down, which says so too; or somebody has deleted it
 		if it.missing++; it.missing > missingLimit {
-			p.forgetLost(it)
+			p.forget(l, it) // not acknowledged: if it is there after all, it comes again
 		}
 		p.pause(pullWait)
 		return false
 	case err != nil:
 		it.missing = 0
 		p.pause(pullWait / 4)
+		return false
+	case raw.Subject != it.subject || !raw.Time.Equal(it.time): // the log was made anew
+		p.forget(l, it)
 		return false
 	}
 	p.mu.Lock()
@@ -90,29 +99,15 @@ func (p *partition) load(it *item) bool {
 	return true
 }
 
-// forgetLost takes a message that the log has no longer out of its lane. It is
-// not acknowledged: if it is there after all, it comes again.
-func (p *partition) forgetLost(it *item) {
-	p.mu.Lock()
-	l := p.lanes[it.subject]
-	p.mu.Unlock()
-	if l != nil {
-		p.forget(l, it)
-	}
-}
-
 // publish tries until there is a final outcome. While others may have the
 // message, or the log can't be reached, it stands still.
 func (d *delivery) publish() bool {
-	for {
+	for d.isOpen() {
 		if d.opts.DropAfter > 0 && time.Since(d.item.time) > d.opts.DropAfter {
 			return d.bury("it is older than DropAfter")
 		}
 		until, ok := d.mayStart()
-		if !ok || d.ctx.Err() != nil {
-			if d.ctx.Err() != nil {
-				return false
-			}
+		if !ok {
 			d.pause(pullWait / 8)
 			continue
 		}
@@ -124,33 +119,71 @@ func (d *delivery) publish() bool {
 		if !ok {
 			return false // ctx had ended before
 		}
-		var failure *twiliosync.Error
-		if errors.As(result.Err, &failure) {
-			d.tries, d.sends = d.tries+failure.Attempts, d.sends+failure.Sends
-		} else if result.Response != nil {
-			d.tries, d.sends = d.tries+result.Response.Attempts, d.sends+result.Response.Sends
+		d.note(result)
+		settled, final := d.decide(result)
+		if final {
+			return settled
 		}
-		d.Outcome, d.Err = twiliosync.OutcomeOf(result.Err), result.Err
-		switch {
-		case d.Outcome == twiliosync.OutcomeAccepted:
-			if result.Message != nil {
-				d.sid = result.Message.SID
-			}
-			return d.acknowledge("+ACK")
-		case d.Outcome == twiliosync.OutcomeUnknown && d.opts.Unknown == Drop:
-			return d.bury("unknown")
-		case d.Outcome == twiliosync.OutcomeUnknown:
-			d.Redelivered = true
-		case errors.Is(result.Err, twiliosync.ErrExpired): // for now: the beat has to be renewed before its turn
-			d.wait(failure.RetryAfter, 0)
-			continue
-		case d.ctx.Err() != nil:
-			return false
-		case !twiliosync.Retryable(result.Err):
-			return d.bury(result.Err.Error())
-		}
-		d.wait(failure.RetryAfter, d.tries)
 	}
+	return false
+}
+
+// note keeps what an attempt has brought.
+func (d *delivery) note(result twiliosync.StreamMessageResult) {
+	var failure *twiliosync.Error
+	if errors.As(result.Err, &failure) {
+		d.tries, d.sends = d.tries+failure.Attempts, d.sends+failure.Sends
+	} else if result.Response != nil {
+		d.tries, d.sends = d.tries+result.Response.Attempts, d.sends+result.Response.Sends
+	}
+	if result.Message != nil {
+		d.sid = result.Message.SID
+	}
+	d.Outcome, d.Err = twiliosync.OutcomeOf(result.Err), result.Err
+	if !d.Redelivered && (d.Outcome == twiliosync.OutcomeNotSent || d.Outcome == twiliosync.OutcomeRejected) {
+		d.notStarted(d.item.place()) // that is proven
+	}
+}
+
+// decide does what the outcome asks for. If it isn't final, it has waited.
+func (d *delivery) decide(result twiliosync.StreamMessageResult) (settled, final bool) {
+	var failure *twiliosync.Error
+	if !errors.As(result.Err, &failure) {
+		failure = &twiliosync.Error{}
+	}
+	switch {
+	case d.Outcome == twiliosync.OutcomeAccepted:
+		return d.acknowledge("+ACK"), true
+	case d.Outcome == twiliosync.OutcomeUnknown && (d.opts.Unknown == Drop || isHopeless(failure, d.tries)):
+		return d.bury("unknown"), true
+	case d.Outcome == twiliosync.OutcomeUnknown:
+		d.Redelivered = true
+	case errors.Is(result.Err, twiliosync.ErrExpired): // for now: the beat has to be renewed before its turn
+		d.wait(max(failure.RetryAfter, time.Millisecond), 0)
+		return false, false
+	case d.ctx.Err() != nil:
+		return false, true
+	case isTheWorkers(result.Err):
+		d.opts.Logger.ErrorContext(d.ctx, "relay: this worker can't publish; its messages wait", "error", result.Err)
+	case !twiliosync.Retryable(result.Err):
+		return d.bury(result.Err.Error()), true
+	}
+	d.wait(failure.RetryAfter, max(1, d.tries))
+	return false, false
+}
+
+// isHopeless tells an answer that somebody between here and Sync gives to this
+// message again and again, such as a firewall's page.
+func isHopeless(failure *twiliosync.Error, tries int) bool {
+	return tries >= hopelessTries && failure.StatusCode > 0 && failure.StatusCode < 500
+}
+
+// isTheWorkers tells a failure that no message is to blame for: refused
+// credentials, a certificate, an Authenticator that fails.
+func isTheWorkers(err error) bool {
+	var parameter *twiliosync.ParameterError
+	return errors.Is(err, twiliosync.ErrUnauthorized) && twiliosync.OutcomeOf(err) == twiliosync.OutcomeRejected ||
+		twiliosync.OutcomeOf(err) == twiliosync.OutcomeNotSent && !twiliosync.Retryable(err) && !errors.As(err, &parameter)
 }
 
 func (d *delivery) mark() field {
@@ -162,6 +195,13 @@ func (d *delivery) mark() field {
 
 // attempt makes one paced attempt, which may not start after until.
 func (d *delivery) attempt(text []byte, until time.Time) (result twiliosync.StreamMessageResult, ok bool) {
+	select {
+	case d.places <- struct{}{}:
+		defer func() { <-d.places }()
+	case <-d.ctx.Done():
+		return result, false
+	}
+	d.noteStarted(d.item.place())
 	request := twiliosync.StreamMessageRequest{StreamSID: d.StreamSID, Data: json.RawMessage(text), NotAfter: until}
 	for result = range d.client.StreamMessages.CreateAll(d.ctx, d.ServiceSID, one(request), &twiliosync.CreateAllOptions{
 		DrainTimeout: d.opts.DrainTimeout, Concurrency: 1,
@@ -189,6 +229,9 @@ func (d *delivery) wait(atLeast time.Duration, tries int) {
 // bury makes a message a dead letter, and only then takes it out of the log.
 func (d *delivery) bury(reason string) bool {
 	d.DeadLettered = reason
+	if d.Redelivered { // what this attempt proves says nothing of those before
+		d.Outcome = twiliosync.OutcomeUnknown
+	}
 	for {
 		err := d.opts.writeDead(context.WithoutCancel(d.ctx), d.js, d.item, d.Settled)
 		if err == nil {
@@ -203,7 +246,7 @@ func (d *delivery) bury(reason string) bool {
 }
 
 func (d *delivery) acknowledge(word string) bool {
-	d.noteSettled(d.item.seq)
+	d.noteSettled(d.item.place())
 	reply, _ := d.lookAt(d.item)
 	confirmed := d.confirm(reply, word)
 	d.Age = time.Since(d.item.time)

@@ -27,7 +27,7 @@ type UnknownPolicy int
 const (
 	// Redeliver publishes it again, marked by the RedeliveredField: at-least-once.
 	Redeliver UnknownPolicy = iota
-	// Drop moves it to the dead letters: at-most-once.
+	// Drop moves it to the dead letters. Only if a worker dies in the middle of it, it is published again.
 	Drop
 )
 
@@ -49,7 +49,7 @@ type Options struct {
 	MaxPending int
 	// DrainTimeout is how long messages in flight may go on when ctx ends. Default 10 s.
 	DrainTimeout time.Duration
-	// OnSettled is called after each message, one call at a time. Nil: nobody is told.
+	// OnSettled is called after each message, one call at a time, so it should be quick. Nil: nobody is told.
 	OnSettled func(Settled)
 	// Logger gets what goes wrong with the log. Nil: nobody is told.
 	Logger *slog.Logger
@@ -111,6 +111,9 @@ const (
 
 	// freshFor is how long after a beat an attempt may start: less than memberTTL, after which others take over.
 	freshFor = memberTTL - 500*time.Millisecond
+
+	// maxInFlight bounds the attempts of a worker at a time.
+	maxInFlight = 256
 )
 
 // worker is one Run. It beats in the key-value bucket of the members, works on
@@ -128,8 +131,11 @@ type worker struct {
 	mu         sync.Mutex
 	beat       time.Time // the last one that the server has confirmed was sent then
 	partitions map[int]*partition
-	settled    settledLog
-	stopping   sync.WaitGroup // partitions that were given away
+	settled    recent         // not to be published again, if the acknowledgement was late
+	started    recent         // may have been published
+	stopping   sync.WaitGroup // partitions that were given away, and the beat
+	places     chan struct{}  // of attempts
+	maxAge     time.Duration  // of the log
 
 	telling sync.Mutex // one call of OnSettled at a time
 }
@@ -137,7 +143,8 @@ type worker struct {
 // Run publishes what is in the log until ctx ends: then nothing more starts,
 // messages in flight have DrainTimeout, and the others go back to the log for
 // the other workers. It returns nil then, and an error if it can't begin: no
-// Setup, another number of partitions, bad options.
+// Setup, another number of partitions, bad options; or if the connection is
+// closed for good.
 //
 // Streams are paced as in CreateAll. Retries are the relay's own, whatever the
 // policy of client. While the NATS server can't be reached, nothing starts.
@@ -146,21 +153,44 @@ func Run(ctx context.Context, js jetstream.JetStream, client *twiliosync.Client,
 	if err != nil {
 		return err
 	}
+	left := make(chan struct{})
+	var beating sync.WaitGroup
+	beating.Go(func() { w.keepBeating(left) })
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
-	for ctx.Err() == nil {
-		if err := w.renew(ctx); err == nil {
-			w.assign(ctx)
-		} else if ctx.Err() == nil {
-			w.opts.Logger.WarnContext(ctx, "relay: the beat was not confirmed", "worker", w.id, "error", err)
-		}
+	for ctx.Err() == nil && !w.conn.IsClosed() {
+		w.assign(ctx)
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
 		}
 	}
-	w.drain()
+	w.release(func(p *partition) { p.cancel() }, (*partition).giveBack)
+	w.stopping.Wait() // meanwhile the beat goes on, and nobody takes over what is in flight
+	close(left)
+	beating.Wait()
+	if w.conn.IsClosed() {
+		return errors.New("relay: the connection to NATS is closed for good; connect with nats.MaxReconnects(-1), and close it after Run")
+	}
+	w.leave()
 	return nil
+}
+
+// keepBeating renews the beat until the worker has left. What else it does
+// never delays a beat.
+func (w *worker) keepBeating(left <-chan struct{}) {
+	ticker := time.NewTicker(beatEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-left:
+			return
+		case <-ticker.C:
+		}
+		if err := w.renew(context.Background()); err != nil {
+			w.opts.Logger.Warn("relay: the beat was not confirmed", "worker", w.id, "error", err)
+		}
+	}
 }
 
 func newWorker(ctx context.Context, js jetstream.JetStream, client *twiliosync.Client, opts Options) (*worker, error) {
@@ -186,7 +216,8 @@ func newWorker(ctx context.Context, js jetstream.JetStream, client *twiliosync.C
 	}
 	w := &worker{
 		js: js, conn: js.Conn(), log: log, client: client, opts: opts, id: nuid.Next(), beats: beats,
-		partitions: map[int]*partition{}, settled: settledLog{seen: map[uint64]bool{}},
+		partitions: map[int]*partition{}, settled: newRecent(), started: newRecent(), places: make(chan struct{}, maxInFlight),
+		maxAge: log.CachedInfo().Config.MaxAge,
 	}
 	if err := w.renew(ctx); err != nil {
 		return nil, fmt.Errorf("relay: a worker can't join: %w", explained(js, err))
@@ -219,7 +250,7 @@ func (w *worker) renew(ctx context.Context) error {
 		return err
 	}
 	if !w.fresh(memberTTL) { // others may have taken over since the last beat
-		w.release(func(p *partition) { p.drop() })
+		w.release((*partition).drop, (*partition).end)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -244,6 +275,8 @@ func (w *worker) mayStart() (until time.Time, ok bool) {
 // assign begins with the partitions that are now this worker's, and stops those
 // that are not any more.
 func (w *worker) assign(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, memberTTL)
+	defer cancel()
 	living, err := w.beats.Keys(ctx)
 	if err != nil || !slices.Contains(living, w.id) {
 		return // it stays as it is until the next beat
@@ -264,12 +297,12 @@ func (w *worker) assign(ctx context.Context) {
 			w.partitions[n] = p
 			w.mu.Unlock()
 			go p.pull()
-			go p.tend()
+			p.tending.Go(p.tend)
 		case !mine && p != nil:
 			w.mu.Lock()
 			delete(w.partitions, n)
-			w.mu.Unlock()
 			w.stopping.Go(p.giveBack)
+			w.mu.Unlock()
 		}
 	}
 }
@@ -291,34 +324,18 @@ func owner(living []string, n int) string {
 }
 
 // release takes all partitions away.
-func (w *worker) release(how func(*partition)) {
+func (w *worker) release(now func(*partition), then func(*partition)) {
 	w.mu.Lock()
-	partitions := w.partitions
-	w.partitions = map[int]*partition{}
-	w.mu.Unlock()
-	for _, p := range partitions {
-		how(p)
+	defer w.mu.Unlock()
+	for n, p := range w.partitions {
+		delete(w.partitions, n)
+		now(p)
+		w.stopping.Go(func() { then(p) })
 	}
 }
 
-// drain gives all back, and leaves the members.
-func (w *worker) drain() {
-	w.release(func(p *partition) { w.stopping.Go(p.giveBack) })
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		w.stopping.Wait()
-	}()
-	beat := time.NewTicker(beatEvery) // meanwhile nobody takes over what is in flight
-	defer beat.Stop()
-	for waiting := true; waiting; {
-		select {
-		case <-over:
-			waiting = false
-		case <-beat.C:
-			_ = w.renew(context.Background())
-		}
-	}
+// leave tells the other members.
+func (w *worker) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), memberTTL)
 	defer cancel()
 	if err := w.beats.Delete(ctx, w.id); err != nil {
@@ -352,33 +369,59 @@ func (w *worker) confirm(reply, word string) bool {
 	}
 }
 
-// settledLog knows the last messages that this worker has settled. One of them
-// that comes again, since the acknowledgement was late, is not published again.
-type settledLog struct {
-	seen  map[uint64]bool
-	order []uint64
+// place tells one message of the log from all others, also if the log was made
+// anew, or has lost its end with a server: then it gives its numbers again.
+type place struct {
+	seq  uint64
+	time int64
 }
 
-func (l *settledLog) add(seq uint64) {
+// recent knows the last places that were added.
+type recent struct {
+	seen  map[place]bool
+	order []place
+}
+
+func newRecent() recent { return recent{seen: map[place]bool{}} }
+
+func (r *recent) add(at place) {
 	const kept = 1 << 16
-	if l.seen[seq] {
+	if r.seen[at] {
 		return
 	}
-	l.seen[seq] = true
-	if l.order = append(l.order, seq); len(l.order) > kept {
-		delete(l.seen, l.order[0])
-		l.order = l.order[1:]
+	r.seen[at] = true
+	if r.order = append(r.order, at); len(r.order) > kept {
+		delete(r.seen, r.order[0])
+		r.order = r.order[1:]
 	}
 }
 
-func (w *worker) noteSettled(seq uint64) {
+func (w *worker) noteStarted(at place) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.settled.add(seq)
+	w.started.add(at)
 }
 
-func (w *worker) wasSettled(seq uint64) bool {
+func (w *worker) notStarted(at place) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.settled.seen[seq]
+	delete(w.started.seen, at)
+}
+
+func (w *worker) wasStarted(at place) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.started.seen[at]
+}
+
+func (w *worker) noteSettled(at place) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.settled.add(at)
+}
+
+func (w *worker) wasSettled(at place) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.settled.seen[at]
 }

@@ -68,7 +68,7 @@ func (p *publisher) Close() error {
 type UnknownPolicy int
 
 const (
-	// Redeliver lets it come again, and perhaps be published twice: at-least-once.
+	// Redeliver lets it come again, and perhaps be published twice, unmarked: at-least-once.
 	Redeliver UnknownPolicy = iota
 	// Drop moves it to the poison queue: at-most-once.
 	Drop

@@ -1,9 +1,12 @@
+//go:build linux
+
 // Command chaos breaks a relay in the middle of its work, and counts what
 // became of the messages:
 //
 //	go run . -event kill -runs 20
 //
-// NATS servers and workers are processes of their own, on this machine alone.
+// NATS servers and workers are processes of their own, on this machine alone,
+// which has to be Linux: they end with the harness.
 // The Sync service is the fake one, with faults. docs/relay.md has the figures
 // of a run of all events by script/relay-chaos.
 package main
