@@ -1,10 +1,10 @@
-package emulator_test
+package emulator
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"math"
+	"net/http/httptest"
 	"runtime"
 	"testing"
 	"time"
@@ -12,31 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/twiliosync/twiliosync-go"
-	"github.com/twiliosync/twiliosync-go/emulator"
 )
-
-var load = flag.Bool("load", false, "the long runs: 200 subscribers for 30 s, and a million messages")
-
-// TestManySubscribersOfOneStream reports how long a message takes from its POST
-// to 200 clients of the official SDK.
-func TestManySubscribersOfOneStream(t *testing.T) {
-	clients, messages := 50, 30
-	if *load {
-		clients, messages = 200, 900
-	}
-	srv := serve(t)
-	receiver := node(t, "receive.js", officialSDKs[0], srv.url, "orders", fmt.Sprint(clients), fmt.Sprint(messages))
-	receiver.until("ready")
-	client := srv.client(t)
-	tick := time.NewTicker(time.Second / 30)
-	defer tick.Stop()
-	for i := range messages {
-		<-tick.C
-		_, _, err := client.StreamMessages.Create(t.Context(), "default", "orders", numbered{i, time.Now().UnixMilli()})
-		require.NoError(t, err)
-	}
-	receiver.wait()
-}
 
 // TestMemoryIsBounded publishes far more than is kept.
 func TestMemoryIsBounded(t *testing.T) {
@@ -45,8 +21,15 @@ func TestMemoryIsBounded(t *testing.T) {
 		rounds, each = 10, 100_000
 	}
 	const streams, kept = 20, 100
-	srv := serve(t, emulator.WithStreamRateLimit(0, 0), emulator.WithRetention(kept))
-	client := srv.client(t, twiliosync.WithStreamRateLimit(math.MaxInt32, time.Second))
+	e := New(WithStreamRateLimit(0, 0), WithRetention(kept))
+	server := httptest.NewServer(e)
+	t.Cleanup(func() {
+		require.NoError(t, e.Close())
+		server.Close()
+	})
+	client, err := twiliosync.NewClient(twiliosync.BasicAuth(e.Credentials()), twiliosync.WithBaseURL(server.URL),
+		twiliosync.WithStreamRateLimit(math.MaxInt32, time.Second))
+	require.NoError(t, err)
 	data := json.RawMessage(`{"text":"a message of the usual size, which is some hundred bytes or so, as people publish them"}`)
 	var heaps []uint64
 	for range rounds {
@@ -66,7 +49,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		heaps = append(heaps, memory.HeapAlloc)
 	}
 	for stream := range streams {
-		assert.Len(t, srv.Fake().Messages(fmt.Sprint("stream-", stream)), kept)
+		assert.Len(t, e.Fake().Messages(fmt.Sprint("stream-", stream)), kept)
 	}
 	t.Logf("heap after each %d messages, in KB: %d", each, inKB(heaps))
 	assert.Less(t, heaps[rounds-1], heaps[0]+4<<20, "what has been forgotten takes no memory")
