@@ -26,6 +26,22 @@ func killWorker(_ context.Context, r *run) error {
 	return r.worker(0).end(syscall.SIGKILL)
 }
 
+// killAll kills all workers, and starts others.
+func killAll(_ context.Context, r *run) error {
+	r.note()
+	for i := range workers {
+		if err := r.worker(i).end(syscall.SIGKILL); err != nil {
+			return err
+		}
+	}
+	for range workers {
+		if err := r.addWorker(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // stopWorker stops one for longer than the others wait for it.
 func stopWorker(ctx context.Context, r *run) error {
 	r.note()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/twiliosync/twiliosync-go/relay"
@@ -14,59 +15,117 @@ import (
 
 // hot writes 10,000 messages of one stream, whose pace makes them take five
 // minutes, and behind them 20 of each of 200 others, and tells how long those
-// took.
+// took, beside how long they take alone.
 func hot(ctx context.Context, stdout io.Writer) error {
+	for _, messages := range []int{0, 10_000} {
+		took, published, err := behind(ctx, messages)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "20 messages of each of 200 streams behind %d of one: %.2f s; the one had %d by then\n", messages, took.Seconds(), published)
+	}
+	return nil
+}
+
+func behind(ctx context.Context, messages int) (took time.Duration, published int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	dir, err := os.MkdirTemp("", "chaos")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
 	const others, each = 200, 20
-	r := &run{service: newService(false, 0), done: make(chan struct{})}
-	defer r.service.http.Close()
-	r.cfg.Partitions = 4 // so that a quarter of the others have the hot one's
-	if r.nats, err = startCluster(dir, 1); err != nil {
-		return err
+	r, stop, err := calm(ctx, relay.Config{Partitions: 4}) // so that a quarter of the others have the hot one's
+	if err != nil {
+		return 0, 0, err
 	}
-	defer r.nats.stop()
-	if r.js, err = r.nats.connect(); err != nil {
-		return err
-	}
-	defer r.js.Conn().Close()
-	if err := eventually(ctx, func() error { return relay.Setup(ctx, r.js, r.cfg) }); err != nil {
-		return err
-	}
-	log := relay.NewPublisher(r.js, r.cfg)
-	write := func(stream string, n int) error {
-		return log.Publish(ctx, relay.Message{ID: fmt.Sprint(stream, " ", n), ServiceSID: "default", StreamSID: stream, Data: map[string]int{"n": n}})
-	}
-	for n := range 10_000 {
-		if err := write("hot", n); err != nil {
-			return err
+	defer stop()
+	for n := range messages {
+		if err := r.writeOne(ctx, "hot", n); err != nil {
+			return 0, 0, err
 		}
 	}
 	for n := range each {
 		for i := range others {
-			if err := write(fmt.Sprint("other-", i), n); err != nil {
-				return err
+			if err := r.writeOne(ctx, fmt.Sprint("other-", i), n); err != nil {
+				return 0, 0, err
 			}
 		}
 	}
-	defer r.stopWorkers()
 	begun := time.Now()
 	if err := r.addWorker(); err != nil {
-		return err
+		return 0, 0, err
 	}
 	for i := 0; i < others; {
 		if len(r.service.Messages(fmt.Sprint("other-", i))) == each {
 			i++
 		} else if err := sleep(ctx, 10*time.Millisecond); err != nil {
-			return err
+			return 0, 0, err
 		}
 	}
-	fmt.Fprintf(stdout, "%d messages of %d streams behind 10,000 of one: published after %.1f s, when the one had %d\n",
-		others*each, others, time.Since(begun).Seconds(), len(r.service.Messages("hot")))
+	return time.Since(begun), len(r.service.Messages("hot")), nil
+}
+
+// calm is a world without faults.
+func calm(ctx context.Context, cfg relay.Config) (r *run, stop func(), err error) {
+	dir, err := os.MkdirTemp("", "chaos")
+	if err != nil {
+		return nil, nil, err
+	}
+	r = &run{service: newService(false, 0), done: make(chan struct{}), cfg: cfg}
+	if r.nats, err = startCluster(dir, 1); err != nil {
+		return nil, nil, err
+	}
+	if r.js, err = r.nats.connect(); err != nil {
+		return nil, nil, err
+	}
+	return r, func() {
+		r.stopWorkers()
+		r.js.Conn().Close()
+		r.nats.stop()
+		r.service.http.Close()
+		os.RemoveAll(dir)
+	}, eventually(ctx, func() error { return relay.Setup(ctx, r.js, r.cfg) })
+}
+
+func (r *run) writeOne(ctx context.Context, stream string, n int) error {
+	return relay.NewPublisher(r.js, r.cfg).Publish(ctx, relay.Message{ID: fmt.Sprint(stream, " ", n), ServiceSID: "default", StreamSID: stream, Data: map[string]int{"n": n}})
+}
+
+// growth tells the CPU of a message in all workers, by the number of streams
+// and of workers.
+func growth(ctx context.Context, stdout io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, 8*time.Minute)
+	defer cancel()
+	const messages = 10_000
+	for _, size := range []struct{ streams, workers int }{{1, 1}, {100, 1}, {10_000, 1}, {100, 2}, {100, 4}, {100, 8}} {
+		r, stop, err := calm(ctx, relay.Config{})
+		if err != nil {
+			return err
+		}
+		for n := range messages {
+			if err := r.writeOne(ctx, fmt.Sprint("stream-", n%size.streams), n); err != nil {
+				return err
+			}
+		}
+		var all []*process
+		begun := time.Now()
+		for range size.workers {
+			p, err := start("worker", "worker", r.nats.workersURL(), r.service.http.URL, "unpaced")
+			if err != nil {
+				return err
+			}
+			all = append(all, p)
+		}
+		if err := r.untilSettled(ctx); err != nil {
+			return err
+		}
+		took := time.Since(begun)
+		cpu := time.Duration(0)
+		for _, p := range all {
+			if err := p.end(syscall.SIGTERM); err != nil {
+				return err
+			}
+			cpu += p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+		}
+		fmt.Fprintf(stdout, "%d streams, %d workers: %.0f µs of CPU a message, %.1f s\n", size.streams, size.workers, float64(cpu.Microseconds())/messages, took.Seconds())
+		stop()
+	}
 	return nil
 }

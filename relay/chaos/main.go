@@ -28,6 +28,7 @@ import (
 var events = map[string]func(context.Context, *run) error{
 	"none":    func(context.Context, *run) error { return nil },
 	"kill":    killWorker,
+	"killall": killAll,
 	"stop":    stopWorker,
 	"term":    terminateWorker,
 	"restart": restartNATS,
@@ -57,7 +58,7 @@ func main() {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	event := flag.String("event", "kill", "what happens: "+strings.Join(names, ", ")+"; throughput and hot break nothing, and measure")
+	event := flag.String("event", "kill", "what happens: "+strings.Join(names, ", ")+"; throughput, hot and growth break nothing, and measure")
 	runs := flag.Int("runs", 1, "how often")
 	messages := flag.Int("messages", 10_000, "how many messages to publish")
 	faults := flag.Bool("faults", true, "the service fails as services do")
@@ -71,14 +72,17 @@ func main() {
 	case "hot":
 		must(hot(ctx, os.Stdout))
 		return
+	case "growth":
+		must(growth(ctx, os.Stdout))
+		return
 	}
 	bad := 0
-	fmt.Println("| event | lost | duplicates not marked | order breaks | duplicates | in flight and unknown | seconds |")
-	fmt.Println("|---|---|---|---|---|---|---|")
+	fmt.Println("| event | lost | duplicates not marked | order breaks | duplicates | in flight and unknown | longest pause of a stream | seconds |")
+	fmt.Println("|---|---|---|---|---|---|---|---|")
 	for i := range *runs {
 		r, err := perform(ctx, *event, *messages, *faults, uint64(i))
 		must(err)
-		fmt.Printf("| %s | %d | %d | %d | %d | %d | %.0f |\n", *event, r.lost, r.unmarked, r.breaks, r.duplicates, r.doubtful, r.took.Seconds())
+		fmt.Printf("| %s | %d | %d | %d | %d | %d | %.1f | %.0f |\n", *event, r.lost, r.unmarked, r.breaks, r.duplicates, r.doubtful, r.pause.Seconds(), r.took.Seconds())
 		if !r.good() {
 			bad++
 		}
@@ -95,7 +99,8 @@ type report struct {
 	unmarked   int // further copies without the mark
 	breaks     int // first published after a later message of the stream
 	duplicates int
-	doubtful   int // in flight at the event, or with an outcome that nobody knows: each may be published twice
+	doubtful   int           // in flight at the event, or with an outcome that nobody knows: each may be published twice
+	pause      time.Duration // between two messages of a stream, at most: how long a takeover takes
 	took       time.Duration
 }
 

@@ -208,6 +208,7 @@ func (r *run) count(ctx context.Context) (report, error) {
 	seen := map[string]bool{}
 	for s := range streams {
 		last := -1
+		var before time.Time
 		for _, message := range r.service.Messages(fmt.Sprint("stream-", s)) {
 			var data struct {
 				N           int    `json:"n"`
@@ -217,6 +218,10 @@ func (r *run) count(ctx context.Context) (report, error) {
 			if err := json.Unmarshal(message.Data, &data); err != nil {
 				return result, err
 			}
+			if !before.IsZero() {
+				result.pause = max(result.pause, message.Time.Sub(before))
+			}
+			before = message.Time
 			if seen[data.ID] {
 				result.duplicates++
 				if !data.Redelivered {
@@ -227,13 +232,6 @@ func (r *run) count(ctx context.Context) (report, error) {
 			seen[data.ID] = true
 			if data.N < last {
 				result.breaks++
-				if os.Getenv("DEBUG") != "" {
-					var ns []string
-					for _, m := range r.service.Messages(fmt.Sprint("stream-", s)) {
-						ns = append(ns, fmt.Sprint(string(m.Data), m.Time.UnixMilli()%100000))
-					}
-					fmt.Println("BREAK", s, data.N, last, ns)
-				}
 			}
 			last = max(last, data.N)
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"syscall"
 	"time"
 
@@ -22,31 +21,22 @@ import (
 func throughput(ctx context.Context, messages int, stdout io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	dir, err := os.MkdirTemp("", "chaos")
+	r, stop, err := calm(ctx, relay.Config{})
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	r := &run{messages: messages, service: newService(false, 0), done: make(chan struct{})}
-	defer r.service.http.Close()
-	if r.nats, err = startCluster(dir, 1); err != nil {
-		return err
-	}
-	defer r.nats.stop()
-	if r.js, err = r.nats.connect(); err != nil {
-		return err
-	}
-	defer r.js.Conn().Close()
-	if err := eventually(ctx, func() error { return relay.Setup(ctx, r.js, r.cfg) }); err != nil {
-		return err
+	defer stop()
+	write := func() error {
+		for n := range messages {
+			if err := r.writeOne(ctx, fmt.Sprint("stream-", n%streams), n); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	begun := time.Now()
-	log := relay.NewPublisher(r.js, r.cfg)
-	for n := range messages {
-		m := relay.Message{ID: fmt.Sprint(n), ServiceSID: "default", StreamSID: fmt.Sprint("stream-", n%streams), Data: map[string]int{"n": n}}
-		if err := log.Publish(ctx, m); err != nil {
-			return err
-		}
+	if err := write(); err != nil {
+		return err
 	}
 	published := time.Since(begun)
 	begun = time.Now()
@@ -62,11 +52,8 @@ func throughput(ctx context.Context, messages int, stdout io.Writer) error {
 	if err := relay.Setup(ctx, r.js, r.cfg); err != nil {
 		return err
 	}
-	for n := range messages {
-		m := relay.Message{ID: fmt.Sprint(n), ServiceSID: "default", StreamSID: fmt.Sprint("stream-", n%streams), Data: map[string]int{"n": n}}
-		if err := log.Publish(ctx, m); err != nil {
-			return err
-		}
+	if err := write(); err != nil {
+		return err
 	}
 	worker, err := start("worker", "worker", r.nats.workersURL(), r.service.http.URL, "unpaced")
 	if err != nil {
