@@ -109,7 +109,7 @@ func Setup(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	if _, err := cfg.open(ctx, js); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return err
 	}
-	window := time.Duration(deduplication)
+	window := deduplication
 	if cfg.MaxAge > 0 {
 		window = min(window, cfg.MaxAge)
 	}

@@ -76,9 +76,10 @@ func Status(ctx context.Context, js jetstream.JetStream, cfg Config) (State, err
 			return state, fmt.Errorf("relay: looking at partition %d: %w", n, err)
 		}
 		info := consumer.CachedInfo()
-		state.Partitions[n] = PartitionState{Partition: n, Pending: info.NumPending, InFlight: uint64(info.NumAckPending)}
+		inFlight := uint64(max(0, info.NumAckPending)) //nolint:gosec // it is not negative
+		state.Partitions[n] = PartitionState{Partition: n, Pending: info.NumPending, InFlight: inFlight}
 		state.Pending += info.NumPending
-		state.InFlight += uint64(info.NumAckPending)
+		state.InFlight += inFlight
 	}
 	for _, worker := range state.Workers {
 		for _, n := range worker.Partitions {

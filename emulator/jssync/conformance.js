@@ -5,6 +5,7 @@
 // It prints what it has done, and exits with status 1 at the first thing that is not as with Twilio.
 import assert from 'node:assert/strict';
 import { connect, sleep, until } from './client.js';
+import { showOnce } from './dedupe.js';
 
 const [sdk, url] = process.argv.slice(2);
 const credentials = 'Basic ' + btoa('AC00000000000000000000000000000000:auth-token');
@@ -143,6 +144,17 @@ await step('receives nothing after it has closed the stream', async () => {
   await publish(name, { after: 'close' });
   await sleep(300);
   assert.deepEqual(got, []);
+});
+
+await step('shows once what the relay publishes twice', async () => {
+  const relayed = await client.stream('relayed-' + sdk);
+  const relayedGot = listen(relayed), shown = [];
+  showOnce(relayed, data => shown.push(data.id));
+  await subscribed(relayed, relayedGot);
+  shown.length = 0;
+  for (const data of [{ id: 'a' }, { id: 'a', redelivered: true }, { id: 'b', redelivered: true }, { id: 'c' }]) await publish(relayed.sid, data);
+  await until(relayed, 'messagePublished', () => shown.includes('c'), 5000);
+  assert.deepEqual(shown, ['a', 'b', 'c']);
 });
 
 await step('is told when the stream is deleted', async () => {

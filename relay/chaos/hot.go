@@ -80,7 +80,7 @@ func calm(ctx context.Context, cfg relay.Config) (r *run, stop func(), err error
 		r.js.Conn().Close()
 		r.nats.stop()
 		r.service.http.Close()
-		os.RemoveAll(dir)
+		_ = os.RemoveAll(dir)
 	}, eventually(ctx, func() error { return relay.Setup(ctx, r.js, r.cfg) })
 }
 

@@ -39,7 +39,7 @@ func start(name string, args ...string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{name: name, cmd: exec.Command(program, args...), left: make(chan struct{})} //nolint:gosec // itself
+	p := &process{name: name, cmd: exec.Command(program, args...), left: make(chan struct{})} //nolint:gosec,noctx // itself; it is ended by a signal
 	p.cmd.Env = append(os.Environ(), "CHAOS_CHILD=1")
 	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -134,15 +134,11 @@ type cluster struct {
 func startCluster(dir string, n int) (*cluster, error) {
 	c := &cluster{dir: dir, servers: make([]*process, n)}
 	for range 2*n + 1 {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := freePort()
 		if err != nil {
 			return nil, err
 		}
-		defer listener.Close() //nolint:gocritic // all are held until each has its own
-		c.ports = append(c.ports, listener.Addr().(*net.TCPAddr).Port)
-		if err := listener.Close(); err != nil {
-			return nil, err
-		}
+		c.ports = append(c.ports, port)
 	}
 	for i := range n {
 		if err := c.start(i); err != nil {
@@ -151,6 +147,14 @@ func startCluster(dir string, n int) (*cluster, error) {
 	}
 	c.proxy = newProxy(fmt.Sprintf("127.0.0.1:%d", c.ports[2*n]), fmt.Sprintf("127.0.0.1:%d", c.ports[0]))
 	return c, c.proxy.Start()
+}
+
+func freePort() (int, error) {
+	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return 0, err
+	}
+	return listener.Addr().(*net.TCPAddr).Port, listener.Close()
 }
 
 func (c *cluster) start(i int) (err error) {

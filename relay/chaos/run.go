@@ -97,7 +97,7 @@ func perform(ctx context.Context, event string, messages int, faults bool, seed 
 	if err != nil {
 		return report{}, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	r := &run{event: event, messages: messages, service: newService(faults, seed), done: make(chan struct{})}
 	defer r.service.http.Close()
 	servers := 1
@@ -132,7 +132,7 @@ func perform(ctx context.Context, event string, messages int, faults bool, seed 
 
 // publish writes the messages to the log, and lets the event happen when two of
 // five of them are published.
-func (r *run) publish(ctx context.Context, happen func(context.Context, *run) error) error {
+func (r *run) publish(ctx context.Context, happen func(context.Context, *run) error) (err error) {
 	for range workers {
 		if err := r.addWorker(); err != nil {
 			return err
@@ -158,7 +158,9 @@ func (r *run) publish(ctx context.Context, happen func(context.Context, *run) er
 	}
 	defer func() {
 		close(r.done)
-		<-happened
+		if failed := <-happened; err == nil {
+			err = failed
+		}
 	}()
 	return r.untilSettled(ctx)
 }
