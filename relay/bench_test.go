@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
@@ -99,18 +97,5 @@ func BenchmarkPublish(b *testing.B) {
 
 func benchNATS(b *testing.B) jetstream.JetStream {
 	b.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: b.TempDir(), NoSigs: true})
-	require.NoError(b, err)
-	s.Start()
-	require.True(b, s.ReadyForConnections(10*time.Second))
-	b.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
-	conn, err := nats.Connect(s.ClientURL())
-	require.NoError(b, err)
-	b.Cleanup(conn.Close)
-	js, err := jetstream.New(conn)
-	require.NoError(b, err)
-	return js
+	return connect(b, startNATS(b, b.TempDir(), -1))
 }

@@ -25,9 +25,9 @@ import (
 )
 
 // startNATS starts a NATS server in the process, with its files in dir.
-func startNATS(t *testing.T, dir string, port int) *server.Server {
+func startNATS(t testing.TB, dir string, port int, users ...*server.User) *server.Server {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, NoSigs: true})
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, NoSigs: true, Users: users})
 	require.NoError(t, err)
 	s.Start()
 	require.True(t, s.ReadyForConnections(10*time.Second))
@@ -38,9 +38,9 @@ func startNATS(t *testing.T, dir string, port int) *server.Server {
 	return s
 }
 
-func connect(t *testing.T, s *server.Server) jetstream.JetStream {
+func connect(t testing.TB, s *server.Server, opts ...nats.Option) jetstream.JetStream {
 	t.Helper()
-	conn, err := nats.Connect(s.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	conn, err := nats.Connect(s.ClientURL(), append(opts, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))...)
 	require.NoError(t, err)
 	t.Cleanup(conn.Close)
 	js, err := jetstream.New(conn)
@@ -439,27 +439,15 @@ func TestAMissingPermissionIsNamed(t *testing.T) {
 	t.Parallel()
 	admin := &server.User{Username: "admin", Password: "secret"}
 	limited := &server.User{Username: "limited", Password: "secret", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"TWILIOSYNC.in.>", "$JS.API.STREAM.INFO.*"}}}}
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, Users: []*server.User{admin, limited}})
-	require.NoError(t, err)
-	s.Start()
-	require.True(t, s.ReadyForConnections(10*time.Second))
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
+	s := startNATS(t, t.TempDir(), -1, admin, limited)
 	as := func(user string) jetstream.JetStream {
-		conn, err := nats.Connect(s.ClientURL(), nats.UserInfo(user, "secret"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
-		require.NoError(t, err)
-		t.Cleanup(conn.Close)
-		js, err := jetstream.New(conn)
-		require.NoError(t, err)
-		return js
+		return connect(t, s, nats.UserInfo(user, "secret"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	}
 	require.NoError(t, relay.Setup(t.Context(), as("admin"), small))
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	message := relay.Message{ID: "1", ServiceSID: "default", StreamSID: "orders", Data: map[string]int{"n": 1}}
-	err = relay.NewPublisher(as("limited"), small).Publish(ctx, message)
+	err := relay.NewPublisher(as("limited"), small).Publish(ctx, message)
 	assert.ErrorContains(t, err, "lacks a permission")
 	assert.ErrorContains(t, err, "TWILIOSYNC.in.default.orders")
 	ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
