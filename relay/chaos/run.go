@@ -23,10 +23,11 @@ import (
 )
 
 const (
-	streams = 50
 	poison  = 20 // messages that the service would refuse
 	workers = 3
 )
+
+var streams = 50
 
 // run is one run of the harness.
 type run struct {
@@ -211,6 +212,7 @@ func (r *run) count(ctx context.Context) (report, error) {
 	for s := range streams {
 		last := -1
 		var before time.Time
+		var times []time.Time
 		for _, message := range r.service.Messages(fmt.Sprint("stream-", s)) {
 			var data struct {
 				N           int    `json:"n"`
@@ -220,6 +222,7 @@ func (r *run) count(ctx context.Context) (report, error) {
 			if err := json.Unmarshal(message.Data, &data); err != nil {
 				return result, err
 			}
+			times = append(times, message.Time)
 			if !before.IsZero() {
 				result.pause = max(result.pause, message.Time.Sub(before))
 			}
@@ -236,6 +239,13 @@ func (r *run) count(ctx context.Context) (report, error) {
 				result.breaks++
 			}
 			last = max(last, data.N)
+		}
+		for i := range times {
+			within := 0
+			for ; i+within < len(times) && times[i+within].Sub(times[i]) <= 10*time.Second; within++ {
+				continue
+			}
+			result.most = max(result.most, within)
 		}
 	}
 	dead := 0
