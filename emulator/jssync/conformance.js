@@ -152,7 +152,7 @@ await step('shows once what the relay publishes twice', async () => {
   showOnce(relayed, data => shown.push(data.id));
   await subscribed(relayed, relayedGot);
   shown.length = 0;
-  for (const data of [{ id: 'a' }, { id: 'a', redelivered: true }, { id: 'b', redelivered: true }, { id: 'c' }]) await publish(relayed.sid, data);
+  for (const data of [{ id: 'a' }, { id: 'a', redelivered: true }, { id: 'b', redelivered: true }, { id: 'b' }, { id: 'c' }]) await publish(relayed.sid, data);
   await until(relayed, 'messagePublished', () => shown.includes('c'), 5000);
   assert.deepEqual(shown, ['a', 'b', 'c']);
 });

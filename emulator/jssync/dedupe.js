@@ -2,7 +2,7 @@
 export function showOnce(stream, show) {
   const seen = new Set();
   stream.on('messagePublished', ({ message: { data } }) => {
-    if (data.redelivered && seen.has(data.id)) return;
+    if (seen.has(data.id)) return;
     seen.add(data.id);
     if (seen.size > 10_000) seen.delete(seen.values().next().value); // the oldest
     show(data);
