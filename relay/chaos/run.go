@@ -208,7 +208,7 @@ func (r *run) count(ctx context.Context) (report, error) {
 	if r.event != "term" && r.event != "none" {
 		result.doubtful += int(r.doubtful())
 	}
-	seen := map[string]bool{}
+	seen, marked, late := map[string]bool{}, map[string]bool{}, []string(nil)
 	for s := range streams {
 		last := -1
 		var before time.Time
@@ -227,10 +227,13 @@ func (r *run) count(ctx context.Context) (report, error) {
 				result.pause = max(result.pause, message.Time.Sub(before))
 			}
 			before = message.Time
+			if data.Redelivered {
+				marked[data.ID] = true
+			}
 			if seen[data.ID] {
 				result.duplicates++
 				if !data.Redelivered {
-					result.unmarked++
+					late = append(late, data.ID)
 				}
 				continue
 			}
@@ -246,6 +249,13 @@ func (r *run) count(ctx context.Context) (report, error) {
 				continue
 			}
 			result.most = max(result.most, within)
+		}
+	}
+	for _, id := range late {
+		if marked[id] {
+			result.late++
+		} else {
+			result.unmarked++
 		}
 	}
 	dead := 0
