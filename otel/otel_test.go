@@ -22,6 +22,8 @@ import (
 	global "go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/baggage"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -395,13 +397,18 @@ func (accepting) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func ways(t testing.TB) map[string][]twiliosync.Option {
-	tracerOf := func(sampler sdktrace.Sampler) twiliosync.Option {
-		tracer, err := otel.New(otel.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSampler(sampler))),
-			otel.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader()))))
+	tracerOf := func(sampler sdktrace.Sampler, meters metric.MeterProvider) twiliosync.Option {
+		tracer, err := otel.New(otel.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSampler(sampler))), otel.WithMeterProvider(meters))
 		require.NoError(t, err)
 		return twiliosync.WithTracer(tracer)
 	}
-	return map[string][]twiliosync.Option{"none": nil, "sampled out": {tracerOf(sdktrace.NeverSample())}, "sampled": {tracerOf(sdktrace.AlwaysSample())}}
+	meters := sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader()))
+	return map[string][]twiliosync.Option{
+		"none":                    nil,
+		"sampled out, no metrics": {tracerOf(sdktrace.NeverSample(), noop.NewMeterProvider())},
+		"sampled out":             {tracerOf(sdktrace.NeverSample(), meters)},
+		"sampled":                 {tracerOf(sdktrace.AlwaysSample(), meters)},
+	}
 }
 
 func TestWhatATraceAllocates(t *testing.T) {
