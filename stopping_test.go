@@ -81,6 +81,34 @@ func TestDrainTimeoutStopsInOrder(t *testing.T) {
 	}
 }
 
+// TestARequestThatComesWhileStoppingIsTold: it has a result, and its call a start and an end.
+func TestARequestThatComesWhileStoppingIsTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m, tr := &memory{}, &tracer{}
+		ctx, cancel := context.WithCancel(t.Context())
+		input := func(yield func(bulkRequest) bool) {
+			if !yield(numbered("orders", 0)) {
+				return
+			}
+			<-ctx.Done()
+			time.Sleep(time.Millisecond)
+			yield(numbered("orders", 1))
+		}
+		time.AfterFunc(time.Second, cancel)
+		results := byIndex(t, m.client(t, twiliosync.WithTracer(tr)).StreamMessages.CreateAll(ctx, "default", input, nil))
+		require.Len(t, results, 2)
+		assert.NoError(t, results[0].Err)
+		assert.Equal(t, twiliosync.OutcomeNotSent, twiliosync.OutcomeOf(results[1].Err))
+		assert.ErrorIs(t, results[1].Err, context.Canceled)
+		assert.Len(t, m.all(), 1)
+		require.Len(t, tr.calls, 2)
+		for _, call := range tr.calls {
+			assert.Equal(t, 1, call.ends)
+		}
+	})
+}
+
 func TestAMessageThatComesTooLateIsNotStarted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -110,8 +110,8 @@ func (c Config) deadLetter(js jetstream.JetStream, raw *jetstream.RawStreamMsg) 
 
 // Requeue writes the message back into the log under its ID, behind the others
 // of its stream, and then deletes the dead letter. It may have been changed: the
-// rules are those of Publish. The log takes it also if it knows the ID still. If it may have been published, it is marked as
-// redelivered.
+// rules are those of Publish. The log takes it also if it knows the ID still. If
+// it may have been published, it is marked as redelivered.
 func (d DeadLetter) Requeue(ctx context.Context) error {
 	if d.js == nil {
 		return errors.New("relay: this DeadLetter is none of DeadLetters")

@@ -34,7 +34,7 @@ type partition struct {
 	pulled   chan struct{} // closed when nothing more comes
 
 	mu       sync.Mutex
-	held     map[uint64]*item // by their place in the log
+	held     map[uint64]*item // by their number in the log
 	lanes    map[string]*lane // by subject
 	loaded   int              // held with their data
 	runners  int              // lanes that run
@@ -135,9 +135,11 @@ func (p *partition) take(msg jetstream.Msg) {
 		_ = msg.Ack() // again
 		return
 	}
-	if it := p.held[seq]; it != nil {
+	if it := p.held[seq]; it != nil && it.time.Equal(meta.Timestamp) {
 		it.reply, it.deliveries = msg.Reply(), meta.NumDelivered
 		return
+	} else if it != nil { // the log was made anew, and has nothing of what is held
+		p.clear()
 	}
 	it := &item{seq: seq, subject: msg.Subject(), reply: msg.Reply(), deliveries: meta.NumDelivered, time: meta.Timestamp}
 	p.held[seq] = it
@@ -198,6 +200,14 @@ func (p *partition) startOver() {
 	for _, reply := range p.replies() {
 		_ = p.conn.Publish(reply, []byte("-NAK"))
 	}
+	p.clear()
+}
+
+// clear holds nothing any more.
+func (p *partition) clear() {
+	for _, l := range p.lanes {
+		l.items = nil
+	}
 	p.held, p.lanes, p.loaded, p.tooMany = map[uint64]*item{}, map[string]*lane{}, 0, time.Time{}
 }
 
@@ -241,9 +251,11 @@ func (p *partition) isOpen() bool {
 func (p *partition) forget(l *lane, it *item) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.held, it.seq)
-	if it.data != nil {
-		p.loaded--
+	if p.held[it.seq] == it { // else it is held no longer
+		delete(p.held, it.seq)
+		if it.data != nil {
+			p.loaded--
+		}
 	}
 	if at := slices.Index(l.items, it); at >= 0 {
 		l.items = slices.Delete(l.items, at, at+1)

@@ -45,10 +45,10 @@ func NewPublisher(js jetstream.JetStream, cfg Config) *Publisher {
 }
 
 // Publish writes a message to the log. Nil: the log has it, now or since an
-// earlier Publish of the same ID within two minutes. Else the error says why, and the
-// message can be published again under its ID. What twiliosync's Create would
-// refuse is refused here, with the same [*twiliosync.Error], and never enters
-// the log.
+// earlier Publish of the same ID within two minutes. Else the error says why,
+// and the message can be published again under its ID. What twiliosync's Create
+// would refuse is refused here, with the same [*twiliosync.Error], and never
+// enters the log.
 //
 // The trace of ctx travels with the message, by OpenTelemetry's global
 // propagator.

@@ -133,6 +133,21 @@ func (w *world) published(stream string) (all []published) {
 	return all
 }
 
+// assertEachOnceInOrder looks at stream-0, stream-1 and so on, which have n messages together.
+func (w *world) assertEachOnceInOrder(streams, n int) {
+	w.t.Helper()
+	total := 0
+	for s := range streams {
+		last := -1
+		for _, p := range w.published(fmt.Sprint("stream-", s)) {
+			require.Greater(w.t, p.N, last)
+			last = p.N
+			total++
+		}
+	}
+	assert.Equal(w.t, n, total)
+}
+
 func TestWhatIsWrittenToTheLogIsPublishedInOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -348,16 +363,7 @@ func TestStoppingLeavesNothingUnknown(t *testing.T) {
 	assert.Less(t, len(w.results()), n)
 	w.run(relay.Options{})
 	w.untilEmpty()
-	total := 0
-	for s := range 10 {
-		last := -1
-		for _, p := range w.published(fmt.Sprint("stream-", s)) {
-			assert.Greater(t, p.N, last, "in order, and once")
-			last = p.N
-			total++
-		}
-	}
-	assert.Equal(t, n, total)
+	w.assertEachOnceInOrder(10, n)
 }
 
 func TestNATSIsRestarted(t *testing.T) {
@@ -382,16 +388,7 @@ func TestNATSIsRestarted(t *testing.T) {
 	startNATS(t, dir, port)
 	w.untilEmpty()
 	t.Logf("%d of %d were settled when it went down", held, n)
-	total := 0
-	for s := range 10 {
-		last := -1
-		for _, p := range w.published(fmt.Sprint("stream-", s)) {
-			require.Greater(t, p.N, last, "in order, and once")
-			last = p.N
-			total++
-		}
-	}
-	assert.Equal(t, n, total)
+	w.assertEachOnceInOrder(10, n)
 }
 
 func TestWrongSetUpIsSaidInOneSentence(t *testing.T) {
@@ -520,4 +517,22 @@ func TestWhatIsTooOldForTheLogBlocksNothing(t *testing.T) {
 		return len(all) > 0 && all[len(all)-1].N == 1000
 	}, 30*time.Second, 50*time.Millisecond)
 	assert.Less(t, len(w.published("orders")), 200)
+}
+
+// TestALogThatIsMadeAnewHasNothingOfTheOldOne: its messages have the numbers of those that a living worker has settled.
+func TestALogThatIsMadeAnewHasNothingOfTheOldOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run(relay.Options{})
+	for n := range 20 {
+		w.publish("stream-0", fmt.Sprint("old ", n), map[string]int{"n": n})
+	}
+	w.untilEmpty()
+	require.NoError(t, w.js.DeleteStream(t.Context(), "TWILIOSYNC"))
+	require.NoError(t, relay.Setup(t.Context(), w.js, small))
+	for n := range 20 {
+		w.publish("stream-0", fmt.Sprint("new ", n), map[string]int{"n": 20 + n})
+	}
+	w.untilEmpty()
+	w.assertEachOnceInOrder(1, 40)
 }

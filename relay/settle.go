@@ -95,7 +95,9 @@ func (p *partition) load(l *lane, it *item) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	it.header, it.data = raw.Header, raw.Data
-	p.loaded++
+	if p.held[it.seq] == it {
+		p.loaded++
+	}
 	return true
 }
 

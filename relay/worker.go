@@ -133,7 +133,7 @@ type worker struct {
 	partitions map[int]*partition
 	settled    recent         // not to be published again, if the acknowledgement was late
 	started    recent         // may have been published
-	stopping   sync.WaitGroup // partitions that were given away, and the beat
+	stopping   sync.WaitGroup // partitions that were given away
 	places     chan struct{}  // of attempts
 	maxAge     time.Duration  // of the log
 
