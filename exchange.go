@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -134,7 +135,8 @@ type reply struct {
 
 // exchange sends one request and reads its answer to the end, within ctx and
 // the time of an attempt. What is in added is sent where nobody else sets it.
-func (x *exchanger) exchange(ctx context.Context, op *operation, timeout time.Duration, added http.Header) reply {
+// After notAfter, if that is not zero, no request leaves our own transport.
+func (x *exchanger) exchange(ctx context.Context, op *operation, timeout time.Duration, notAfter time.Time, added http.Header) reply {
 	if x.timeout > 0 && (timeout == 0 || x.timeout < timeout) {
 		timeout = x.timeout
 	}
@@ -143,6 +145,9 @@ func (x *exchanger) exchange(ctx context.Context, op *operation, timeout time.Du
 
 	out := &outgoing{ctx: ctx, attemptCtx: attemptCtx, timeout: timeout, op: op}
 	out.trace.transport, out.trace.replays = x.kind, op.method == http.MethodGet
+	if x.kind == ownTransport && !notAfter.IsZero() {
+		out.trace.withhold = func() bool { return out.withhold(notAfter) }
+	}
 	req, err := x.request(out, added)
 	switch { // before the transport has it: this is proof enough
 	case ctx.Err() != nil:
@@ -182,6 +187,7 @@ type outgoing struct {
 	op              *operation
 	url             url.URL
 	form            bytes.Reader
+	replayed        atomic.Bool // another copy of the form is sent
 	trace           sendTrace
 }
 
@@ -201,7 +207,7 @@ func (x *exchanger) request(out *outgoing, added http.Header) (*http.Request, er
 	if out.op.form != nil {
 		out.form.Reset(out.op.form)
 		req.Body = io.NopCloser(&out.form) // of these types, net/http writes it together with the header
-		req.GetBody = out.op.body
+		req.GetBody = out.body
 		req.ContentLength = int64(len(out.op.form))
 	}
 	if x.jar != nil {
@@ -210,6 +216,27 @@ func (x *exchanger) request(out *outgoing, added http.Header) (*http.Request, er
 		}
 	}
 	return req, nil
+}
+
+// withhold makes the request one that can't be written, if it is too late for
+// it: without the form that its header announces, net/http gives it up, and
+// what it has of the header never leaves its buffer. It is called between the
+// two, by the goroutine that writes them.
+func (out *outgoing) withhold(notAfter time.Time) bool {
+	if out.replayed.Load() || !time.Now().After(notAfter) {
+		return false
+	}
+	out.form.Reset(nil)
+	return true
+}
+
+// body is what net/http sends if it begins again on another connection.
+func (out *outgoing) body() (io.ReadCloser, error) {
+	if out.trace.wasWithheld() {
+		return nil, ErrExpired
+	}
+	out.replayed.Store(true)
+	return out.op.body()
 }
 
 // body is the GetBody of requests with a form.
@@ -376,6 +403,8 @@ func (out *outgoing) cause(err error, secretsOf func() secrets) error {
 		return newContextError(out.ctx)
 	case out.attemptCtx.Err() != nil:
 		return &timeoutError{out.timeout}
+	case out.trace.wasWithheld():
+		return ErrExpired
 	}
 	var outer *url.Error
 	if errors.As(err, &outer) {

@@ -12,8 +12,9 @@ type StreamMessageRequest struct {
 	StreamSID string
 	// Data is the message: whatever Create takes.
 	Data any
-	// NotAfter is the time after which no attempt starts: the message then ends with ErrExpired, as soon as that is
-	// certain, with OutcomeNotSent or what the attempts before have proven. Zero: no limit.
+	// NotAfter is the time after which no attempt starts, and none that waits for a connection is written: the message
+	// then ends with ErrExpired, as soon as that is certain, with OutcomeNotSent or what the attempts before have proven.
+	// (A transport of WithHTTPClient or WithTransportWrapper goes on with an attempt that has started.) Zero: no limit.
 	NotAfter time.Time
 	// Tag is the caller's own and comes back in the result. It is never sent or printed.
 	Tag any

@@ -206,7 +206,7 @@ func (c *call) watchedAttempt(ctx context.Context) (delay time.Duration, again b
 func (c *call) exchange(ctx context.Context, added http.Header) (Outcome, resend) {
 	got := reply{evidence: evidence{sent: true}} // if it does not return
 	defer func() { c.leavePlace(got.sent) }()
-	got = c.sender.exchange(ctx, c.op, c.settings.timeout, added)
+	got = c.sender.exchange(ctx, c.op, c.settings.timeout, c.notAfter, added)
 
 	outcome, rule := classify(got.evidence)
 	c.sends += got.sends

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/twiliosync/twiliosync-go"
+	"github.com/twiliosync/twiliosync-go/twiliosynctest"
 )
 
 // TestDrainTimeoutStopsInOrder is a SIGTERM with a long queue.
@@ -458,6 +460,52 @@ func TestNoWindowOverRealSockets(t *testing.T) {
 			}
 			assert.Equal(t, n, published)
 			assert.Zero(t, service.refused)
+		})
+	}
+}
+
+// lateAuth signs as BasicAuth does, but not before its time.
+type lateAuth struct {
+	twiliosync.Authenticator
+	notBefore atomic.Pointer[time.Time]
+}
+
+func (a *lateAuth) Authenticate(ctx context.Context, r *http.Request) error {
+	for at := a.notBefore.Load(); at != nil && !time.Now().After(*at); {
+		time.Sleep(time.Until(*at) + time.Millisecond)
+	}
+	return a.Authenticator.Authenticate(ctx, r)
+}
+
+func TestNoRequestLeavesAfterNotAfter(t *testing.T) {
+	t.Parallel()
+	fake := twiliosynctest.NewServer(t)
+	for _, name := range []string{"on a new connection", "on one that is used again"} {
+		t.Run(name, func(t *testing.T) {
+			auth := &lateAuth{Authenticator: twiliosync.BasicAuth(fake.Credentials())}
+			client, err := twiliosync.NewClient(auth, twiliosync.WithBaseURL(fake.URL))
+			require.NoError(t, err)
+			defer client.CloseIdleConnections()
+			send := func(n int, notAfter time.Time) bulkResult {
+				request := numbered("orders", n)
+				request.NotAfter = notAfter
+				for result := range client.StreamMessages.CreateAll(t.Context(), "default", slices.Values([]bulkRequest{request}), nil) {
+					return result
+				}
+				panic("no result")
+			}
+			if name != "on a new connection" {
+				require.NoError(t, send(0, time.Time{}).Err)
+			}
+			before := len(fake.Requests())
+			soon := time.Now().Add(20 * time.Millisecond)
+			auth.notBefore.Store(&soon) // the attempt starts in time, and comes to its connection too late
+			result := send(1, soon)
+			require.ErrorIs(t, result.Err, twiliosync.ErrExpired)
+			assert.Equal(t, twiliosync.OutcomeNotSent, twiliosync.OutcomeOf(result.Err))
+			assert.Zero(t, asError(t, result.Err).Sends)
+			assert.Len(t, fake.Requests(), before, "nothing came")
+			require.NoError(t, send(2, time.Now().Add(time.Hour)).Err, "the next finds a connection")
 		})
 	}
 }

@@ -17,12 +17,14 @@ type sendTrace struct {
 	transport transportKind
 	replays   bool // net/http repeats the method by itself on a connection that died
 	hooks     httptrace.ClientTrace
+	withhold  func() bool // keeps the request from being written, if it is too late for it; nil: it never is
 
 	mu           sync.Mutex
 	tries        int  // of a wrapper
 	connections  int  // asked for
 	writes       int  // header blocks handed to a connection, or, on HTTP/2, about to be
 	lastWritten  bool // one was handed to the connection asked for last
+	withheld     bool
 	countedAhead bool // the next one is in writes already
 	unprovable   bool // a connection was got on which a write can come unseen
 	handshakeErr error
@@ -125,11 +127,20 @@ func (t *sendTrace) handshakeDone(_ tls.ConnectionState, err error) {
 func (t *sendTrace) wroteHeaders() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.withheld = t.withhold != nil && t.withhold(); t.withheld {
+		return
+	}
 	if !t.countedAhead {
 		t.writes++
 	}
 	t.countedAhead = false
 	t.lastWritten = true
+}
+
+func (t *sendTrace) wasWithheld() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.withheld
 }
 
 // sent tells whether the request of an exchange that ended with err may have

@@ -37,7 +37,7 @@ const (
 	memberTTL = 2 * time.Second
 
 	// ackWait is how long the server waits for a sign of life of a message before it delivers it again.
-	ackWait = 3500 * time.Millisecond
+	ackWait = 3 * time.Second
 
 	// pinTTL is how long a worker that asks for nothing keeps a partition.
 	pinTTL = 2500 * time.Millisecond

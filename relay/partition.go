@@ -44,6 +44,7 @@ type partition struct {
 	open     bool             // the barrier
 	running  sync.WaitGroup   // lanes
 	tending  sync.WaitGroup
+	tended   time.Time     // when what is held was last kept alive
 	ended    chan struct{} // nothing of it runs any more
 }
 
@@ -73,7 +74,7 @@ func newPartition(ctx context.Context, w *worker, n int) (*partition, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &partition{worker: w, n: n, consumer: consumer, pulled: make(chan struct{}), ended: make(chan struct{}), held: map[uint64]*item{}, lanes: map[string]*lane{}}
+	p := &partition{worker: w, n: n, consumer: consumer, pulled: make(chan struct{}), ended: make(chan struct{}), held: map[uint64]*item{}, lanes: map[string]*lane{}, tended: time.Now()}
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return p, nil
 }
@@ -275,7 +276,7 @@ func (p *partition) tend() {
 		case <-p.ended:
 			return
 		}
-		if _, ok := p.mayStart(); !ok {
+		if !p.isAlive() {
 			continue // others may have them
 		}
 		p.mu.Lock()
@@ -285,6 +286,19 @@ func (p *partition) tend() {
 			_ = p.conn.Publish(reply, []byte("+WPI"))
 		}
 	}
+}
+
+// isAlive tells, once for each quarter of ackWait, whether what is held is
+// still this worker's.
+func (p *partition) isAlive() bool {
+	_, ok := p.mayStart()
+	if p.leaving.Load() { // without a beat, its own time tells
+		ok = time.Since(p.tended) < memberTTL
+	}
+	if ok {
+		p.tended = time.Now()
+	}
+	return ok
 }
 
 // replies are those of all that is held, in the order of the log.
@@ -320,6 +334,9 @@ func (p *partition) end() {
 func (p *partition) giveBack() {
 	p.cancel()
 	p.end()
+	if time.Since(p.tended) > memberTTL {
+		return // it stood still, and others have them
+	}
 	p.mu.Lock()
 	replies := p.replies()
 	p.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -135,6 +136,7 @@ type worker struct {
 	started    recent         // may have been published
 	stopping   sync.WaitGroup // partitions that were given away
 	places     chan struct{}  // of attempts
+	leaving    atomic.Bool    // nothing more starts; what is in flight may end
 	maxAge     time.Duration  // of the log
 
 	telling sync.Mutex // one call of OnSettled at a time
@@ -165,14 +167,15 @@ func Run(ctx context.Context, js jetstream.JetStream, client *twiliosync.Client,
 		case <-ticker.C:
 		}
 	}
-	w.release(func(p *partition) { p.cancel() }, (*partition).giveBack)
-	w.stopping.Wait() // meanwhile the beat goes on, and nobody takes over what is in flight
 	close(left)
 	beating.Wait()
+	w.leaving.Store(true)
+	w.leave() // so others wait for each partition already, and get it as soon as nothing of it is in flight here
+	w.release(func(p *partition) { p.cancel() }, (*partition).giveBack)
+	w.stopping.Wait()
 	if w.conn.IsClosed() {
 		return errors.New("relay: the connection to NATS is closed for good; connect with nats.MaxReconnects(-1), and close it after Run")
 	}
-	w.leave()
 	return nil
 }
 

@@ -75,6 +75,7 @@ func calm(ctx context.Context, cfg relay.Config) (r *run, stop func(), err error
 	if r.js, err = r.nats.connect(); err != nil {
 		return nil, nil, err
 	}
+	r.log = relay.NewPublisher(r.js, r.cfg)
 	return r, func() {
 		r.stopWorkers()
 		r.js.Conn().Close()
@@ -85,7 +86,7 @@ func calm(ctx context.Context, cfg relay.Config) (r *run, stop func(), err error
 }
 
 func (r *run) writeOne(ctx context.Context, stream string, n int) error {
-	return relay.NewPublisher(r.js, r.cfg).Publish(ctx, relay.Message{ID: fmt.Sprint(stream, " ", n), ServiceSID: "default", StreamSID: stream, Data: map[string]int{"n": n}})
+	return r.log.Publish(ctx, relay.Message{ID: fmt.Sprint(stream, " ", n), ServiceSID: "default", StreamSID: stream, Data: map[string]int{"n": n}})
 }
 
 // growth tells the CPU of a message in all workers, by the number of streams

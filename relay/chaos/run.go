@@ -34,6 +34,7 @@ type run struct {
 	event    string
 	nats     *cluster
 	js       jetstream.JetStream
+	log      *relay.Publisher
 	cfg      relay.Config
 	service  *service
 	messages int
@@ -114,6 +115,7 @@ func perform(ctx context.Context, event string, messages int, faults bool, seed 
 		return report{}, err
 	}
 	defer r.js.Conn().Close()
+	r.log = relay.NewPublisher(r.js, r.cfg)
 	if err := eventually(ctx, func() error {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
@@ -168,10 +170,9 @@ func (r *run) publish(ctx context.Context, happen func(context.Context, *run) er
 
 // write writes the messages, each again under its ID until the log has it.
 func (r *run) write(ctx context.Context) error {
-	log := relay.NewPublisher(r.js, r.cfg)
 	for n := range r.messages {
 		m := relay.Message{ID: fmt.Sprint("message-", n), ServiceSID: "default", StreamSID: fmt.Sprint("stream-", n%streams), Data: map[string]int{"n": n / streams}}
-		if err := eventually(ctx, func() error { return log.Publish(ctx, m) }); err != nil {
+		if err := eventually(ctx, func() error { return r.log.Publish(ctx, m) }); err != nil {
 			return err
 		}
 		if n%(r.messages/poison) == 0 {

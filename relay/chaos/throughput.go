@@ -10,6 +10,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/twiliosync/twiliosync-go"
 	"github.com/twiliosync/twiliosync-go/relay"
 )
@@ -26,34 +29,20 @@ func throughput(ctx context.Context, messages int, stdout io.Writer) error {
 		return err
 	}
 	defer stop()
-	write := func() error {
-		for n := range messages {
-			if err := r.writeOne(ctx, fmt.Sprint("stream-", n%streams), n); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	begun := time.Now()
-	if err := write(); err != nil {
+	published, alone, err := r.writeBoth(ctx, messages)
+	if err != nil {
 		return err
 	}
-	published := time.Since(begun)
-	begun = time.Now()
-	for n := range messages {
-		if _, err := r.js.Publish(ctx, fmt.Sprint("TWILIOSYNC.in.default.stream-", n%streams), fmt.Appendf(nil, `{"n":%d}`, n)); err != nil {
-			return err
-		}
-	}
-	alone := time.Since(begun)
 	if err := r.js.DeleteStream(ctx, "TWILIOSYNC"); err != nil { // with what has no ID
 		return err
 	}
 	if err := relay.Setup(ctx, r.js, r.cfg); err != nil {
 		return err
 	}
-	if err := write(); err != nil {
-		return err
+	for n := range messages {
+		if err := r.writeOne(ctx, fmt.Sprint("stream-", n%streams), n); err != nil {
+			return err
+		}
 	}
 	worker, err := start("worker", "worker", r.nats.workersURL(), r.service.http.URL, "unpaced")
 	if err != nil {
@@ -79,6 +68,32 @@ func throughput(ctx context.Context, messages int, stdout io.Writer) error {
 	fmt.Fprintf(stdout, "writing one after the other: relay %.0f µs, the log itself %.0f µs\n",
 		float64(published.Microseconds())/float64(messages), float64(alone.Microseconds())/float64(messages))
 	return nil
+}
+
+// writeBoth writes messages through the relay's Publisher and the same ones
+// past it, in turns, and returns how long each took in all.
+func (r *run) writeBoth(ctx context.Context, messages int) (published, alone time.Duration, err error) {
+	for n := range messages {
+		stream := fmt.Sprint("stream-", n%streams)
+		begun := time.Now()
+		if err := r.writeOne(ctx, stream, n); err != nil {
+			return 0, 0, err
+		}
+		published += time.Since(begun)
+		id := fmt.Sprint("alone-", n)
+		begun = time.Now()
+		msg := nats.NewMsg("TWILIOSYNC.in.default." + stream)
+		msg.Header.Set("Twiliosync-Id", id)
+		msg.Data = fmt.Appendf(nil, `{"n":%d}`, n)
+		try, cancel := context.WithTimeout(ctx, 2*time.Second)
+		_, err := r.js.PublishMsg(try, msg, jetstream.WithMsgID(id))
+		cancel()
+		if err != nil {
+			return 0, 0, err
+		}
+		alone += time.Since(begun)
+	}
+	return published, alone, nil
 }
 
 // createAll is the other process.
