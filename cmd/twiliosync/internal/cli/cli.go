@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -17,6 +19,15 @@ import (
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
+}
+
+// Signals returns the signals that end a command. Without a reader of its output
+// a command ends too, but in order: it is told by the write.
+func Signals() <-chan os.Signal {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Ignore(syscall.SIGPIPE)
+	return signals
 }
 
 // Run runs the command line and returns the exit status: 0 done, 1 something
@@ -92,6 +103,7 @@ is 0 if all was done, 1 if something was not, and 2 for wrong usage.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
 		a.publishCommand(),
+		a.pipeCommand(),
 		a.versionCommand(),
 	)
 	return root
