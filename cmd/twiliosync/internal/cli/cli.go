@@ -102,6 +102,7 @@ is 0 if all was done, 1 if something was not, and 2 for wrong usage.`,
 	root.PersistentFlags().BoolVar(&a.emulator, "emulator", false, "talk to an emulator at 127.0.0.1:8080, whatever the environment says")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
+		a.doctorCommand(),
 		a.publishCommand(),
 		a.pipeCommand(),
 		a.versionCommand(),
