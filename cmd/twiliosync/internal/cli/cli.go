@@ -92,6 +92,7 @@ is 0 if all was done, 1 if something was not, and 2 for wrong usage.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
 		a.publishCommand(),
+		a.streamsCommand(),
 		a.versionCommand(),
 	)
 	return root
