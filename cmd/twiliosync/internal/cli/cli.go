@@ -93,6 +93,7 @@ is 0 if all was done, 1 if something was not, and 2 for wrong usage.`,
 	root.AddCommand(
 		a.publishCommand(),
 		a.streamsCommand(),
+		a.emulatorCommand(),
 		a.versionCommand(),
 	)
 	return root
