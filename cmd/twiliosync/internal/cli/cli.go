@@ -94,6 +94,7 @@ is 0 if all was done, 1 if something was not, and 2 for wrong usage.`,
 		a.publishCommand(),
 		a.streamsCommand(),
 		a.emulatorCommand(),
+		a.relayCommand(),
 		a.versionCommand(),
 	)
 	return root
