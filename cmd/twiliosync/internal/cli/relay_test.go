@@ -246,6 +246,7 @@ func TestAServerInTheProcess(t *testing.T) {
 	assert.Contains(t, not(t, 1, "relay run --nats "+taken.Addr().String()+flags), "address already in use")
 	require.NoError(t, os.WriteFile(urlFile(dir), []byte(url), 0o600)) // as if one had been killed
 	assert.Contains(t, done(t, "relay status"+flags), "pending\t1\n")
+	assert.NoFileExists(t, urlFile(dir), "nobody else is led to a server that is gone")
 }
 
 func TestRunKeepsWhatSetupHasSetUnlessItIsTold(t *testing.T) {
