@@ -5,7 +5,7 @@
 //	defer e.Close()
 //	http.ListenAndServe("127.0.0.1:8080", e)
 //
-// The command in cmd/emulator does that and prints how to connect:
+// The command "twiliosync emulator" (go run ./cmd/twiliosync emulator) does that and prints how to connect:
 //
 //	/v1/Services/{service}/Streams…       REST, by package twiliosynctest, with its rules, limits and faults
 //	/v3/wsconnect                         the websocket of the npm package twilio-sync

@@ -14,37 +14,38 @@ import (
 // State is that of a relay at a moment.
 type State struct {
 	// Pending are messages in the log that no worker has taken yet.
-	Pending uint64
+	Pending uint64 `json:"pending"`
 	// InFlight are messages that workers have taken and not settled.
-	InFlight uint64
+	InFlight uint64 `json:"in_flight"`
 	// DeadLetters is how many there are.
-	DeadLetters uint64
+	DeadLetters uint64 `json:"dead_letters"`
 	// Oldest is when the oldest message came into the log; zero if it is empty.
-	Oldest time.Time
+	Oldest time.Time `json:"oldest,omitzero"`
 	// Partitions are all of them, in order.
-	Partitions []PartitionState
+	Partitions []PartitionState `json:"partitions"`
 	// Workers are those that live, by ID.
-	Workers []WorkerState
+	Workers []WorkerState `json:"workers"`
 }
 
 // PartitionState is that of one partition.
 type PartitionState struct {
 	// Partition is its number, from 0.
-	Partition int
+	Partition int `json:"partition"`
 	// Worker is the ID of who holds it; empty: nobody.
-	Worker string
+	Worker string `json:"worker"`
 	// Pending and InFlight are as in [State].
-	Pending, InFlight uint64
+	Pending  uint64 `json:"pending"`
+	InFlight uint64 `json:"in_flight"`
 }
 
 // WorkerState is that of one worker.
 type WorkerState struct {
 	// ID is new for each Run.
-	ID string
+	ID string `json:"id"`
 	// Partitions are those that it holds.
-	Partitions []int
+	Partitions []int `json:"partitions"`
 	// Beat is when it last said that it lives.
-	Beat time.Time
+	Beat time.Time `json:"beat"`
 }
 
 // Status returns the state of the relay.

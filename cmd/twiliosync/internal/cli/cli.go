@@ -105,6 +105,9 @@ is 0 if all was done, 1 if something was not, and 2 for wrong usage.`,
 		a.doctorCommand(),
 		a.publishCommand(),
 		a.pipeCommand(),
+		a.streamsCommand(),
+		a.emulatorCommand(),
+		a.relayCommand(),
 		a.versionCommand(),
 	)
 	return root

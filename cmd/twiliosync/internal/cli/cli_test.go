@@ -1,12 +1,17 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
+	"io"
 	"os"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // result is what a command line did.
@@ -44,4 +49,93 @@ func TestWrongUsageIsSaidOnceInOneSentence(t *testing.T) {
 			assert.Equal(t, result{2, "", row.says}, command("", strings.Fields(row.line)...))
 		})
 	}
+}
+
+// unbounded is a pipe that never blocks its writer.
+type unbounded struct {
+	mu    sync.Mutex
+	more  *sync.Cond
+	text  []byte
+	ended bool
+}
+
+func pipe() *unbounded {
+	u := &unbounded{}
+	u.more = sync.NewCond(&u.mu)
+	return u
+}
+
+func (u *unbounded) Write(p []byte) (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.text = append(u.text, p...)
+	u.more.Broadcast()
+	return len(p), nil
+}
+
+func (u *unbounded) Read(p []byte) (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for len(u.text) == 0 && !u.ended {
+		u.more.Wait()
+	}
+	n := copy(p, u.text)
+	u.text = u.text[n:]
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (u *unbounded) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.ended = true
+	u.more.Broadcast()
+}
+
+// running is a command that runs beside the test.
+type running struct {
+	t        *testing.T
+	out, err *bufio.Reader
+	signals  chan os.Signal
+	ended    chan int
+}
+
+// start runs a command line until a signal is sent.
+func start(t *testing.T, args ...string) *running {
+	t.Helper()
+	out, err, r := pipe(), pipe(), &running{t: t, signals: make(chan os.Signal, 2), ended: make(chan int, 1)}
+	r.out, r.err = bufio.NewReader(out), bufio.NewReader(err)
+	go func() {
+		status := Run(args, Streams{In: strings.NewReader(""), Out: out, Err: err}, r.signals)
+		out.end()
+		err.end()
+		r.ended <- status
+	}()
+	return r
+}
+
+// until reads lines until one contains text, and returns them.
+func (r *running) until(from *bufio.Reader, text string) string {
+	r.t.Helper()
+	var all strings.Builder
+	for {
+		line, err := from.ReadString('\n')
+		all.WriteString(line)
+		require.NoError(r.t, err, all.String())
+		if strings.Contains(line, text) {
+			return all.String()
+		}
+	}
+}
+
+// stop sends SIGTERM, and returns the exit status and what was still printed.
+func (r *running) stop() (status int, out, err string) {
+	r.t.Helper()
+	r.signals <- syscall.SIGTERM
+	status = <-r.ended
+	restOut, _ := io.ReadAll(r.out)
+	restErr, _ := io.ReadAll(r.err)
+	return status, string(restOut), string(restErr)
 }

@@ -71,8 +71,8 @@ func newSync(t *testing.T, opts ...twiliosynctest.Option) *twiliosynctest.Server
 // pipes are the standard outputs of the programs.
 var pipes = map[*exec.Cmd]io.Closer{}
 
-// start starts the program in a process of its own.
-func start(t *testing.T, args ...string) (cmd *exec.Cmd, stdin io.WriteCloser, stdout *bufio.Reader, stderr *lockedBuffer) {
+// startProcess starts the program in a process of its own.
+func startProcess(t *testing.T, args ...string) (cmd *exec.Cmd, stdin io.WriteCloser, stdout *bufio.Reader, stderr *lockedBuffer) {
 	t.Helper()
 	cmd = exec.CommandContext(t.Context(), os.Args[0], args...)
 	cmd.Env = append(os.Environ(), asProgram+"=1")
@@ -354,7 +354,7 @@ func TestPipeRefusesWrongUsage(t *testing.T) {
 
 func TestPipeReadsAsItWrites(t *testing.T) {
 	newSync(t)
-	cmd, stdin, stdout, stderr := start(t, "pipe")
+	cmd, stdin, stdout, stderr := startProcess(t, "pipe")
 	for n := 1; n <= 3; n++ {
 		_, _ = io.WriteString(stdin, lines("orders", n, n))
 		text, err := stdout.ReadString('\n')
@@ -401,7 +401,7 @@ func TestPipeStopsInOrderAtTheFirstSignal(t *testing.T) {
 			release := make(chan struct{})
 			fake.Every().ToStream("slow").Matching(func(twiliosynctest.Request) bool { <-release; return false }).Optional().Reset()
 			results := filepath.Join(t.TempDir(), "results.ndjson")
-			cmd, stdin, _, stderr := start(t, "pipe", "--results", results, "--grace", "20s")
+			cmd, stdin, _, stderr := startProcess(t, "pipe", "--results", results, "--grace", "20s")
 			defer stdin.Close()
 			go func() { _, _ = io.WriteString(stdin, lines("slow", 1, 5000)) }() // 300 may be sent, the rest waits for its pace
 			waitFor(t, "requests", func() bool { return len(fake.Requests()) == 64 })
@@ -428,7 +428,7 @@ func TestPipeCancelsAtTheSecondSignal(t *testing.T) {
 	fake.Every().NeverAnswer()
 	dir := t.TempDir()
 	messages, results := write(t, dir, "messages.ndjson", lines("orders", 1, 10)), filepath.Join(dir, "results.ndjson")
-	cmd, _, _, stderr := start(t, "pipe", "--concurrency", "4", "--grace", "1h", "--results", results, messages)
+	cmd, _, _, stderr := startProcess(t, "pipe", "--concurrency", "4", "--grace", "1h", "--results", results, messages)
 	waitFor(t, "four requests", func() bool { return len(fake.Requests()) == 4 })
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	waitFor(t, "a word that it stops", func() bool { return strings.Contains(stderr.String(), "A second signal cancels it") })
@@ -449,7 +449,7 @@ func TestPipeEndsWhatIsInFlightAfterItsGrace(t *testing.T) {
 	skipWithoutSignals(t)
 	fake := newSync(t)
 	fake.Every().NeverAnswer()
-	cmd, stdin, stdout, _ := start(t, "pipe", "--grace", "100ms")
+	cmd, stdin, stdout, _ := startProcess(t, "pipe", "--grace", "100ms")
 	defer stdin.Close()
 	go func() { _, _ = io.WriteString(stdin, lines("orders", 1, 20_000)) }()
 	waitFor(t, "requests", func() bool { return len(fake.Requests()) == 64 })
@@ -478,7 +478,7 @@ func TestPipeIsResumedAfterAKill(t *testing.T) {
 		if kill > 1 {
 			args = append(args, "--resume")
 		}
-		cmd, _, _, _ := start(t, args...)
+		cmd, _, _, _ := startProcess(t, args...)
 		before := len(fake.Requests())
 		if kill == 4 {
 			cmd.Wait()
@@ -524,7 +524,7 @@ func TestPipeRefusesASecondRunOnItsResults(t *testing.T) {
 	fake := newSync(t)
 	dir := t.TempDir()
 	results := filepath.Join(dir, "results.ndjson")
-	cmd, stdin, _, stderr := start(t, "pipe", "--results", results)
+	cmd, stdin, _, stderr := startProcess(t, "pipe", "--results", results)
 	_, _ = io.WriteString(stdin, lines("orders", 1, 1))
 	waitFor(t, "a request", func() bool { return len(fake.Requests()) == 1 })
 	got := command(lines("orders", 1, 1), "pipe", "--results", results, "--resume")
@@ -607,7 +607,7 @@ func TestPipeSendsNothingThatItCannotAnnounce(t *testing.T) {
 func TestPipeEndsWhenNobodyReadsItsResults(t *testing.T) {
 	skipWithoutSignals(t)
 	fake := newSync(t)
-	cmd, stdin, stdout, stderr := start(t, "pipe", "--concurrency", "4")
+	cmd, stdin, stdout, stderr := startProcess(t, "pipe", "--concurrency", "4")
 	defer stdin.Close()
 	_, _ = io.WriteString(stdin, lines("orders", 1, 1))
 	_, err := stdout.ReadString('\n')
