@@ -129,7 +129,7 @@ type place struct {
 type input struct {
 	ctx           context.Context // ends when no more is to be read
 	lines         <-chan line
-	earlier       map[int]settledLine // by line
+	earlier       history
 	resendUnknown bool
 	ledger        *ledger
 
@@ -169,7 +169,7 @@ func (in *input) request(l line) (request twiliosync.StreamMessageRequest, wante
 		return request, false
 	}
 	at := place{l.number, digestOf(l.text)}
-	before := in.earlier[l.number]
+	before := in.earlier.of(l.number)
 	switch {
 	case before.mayBePublished() && before.digest != at.digest: // others may have been repaired
 		in.ledger.fail(fmt.Errorf("line %d is not the one that the results are about; resume with the same input", l.number))

@@ -83,6 +83,27 @@ func (s settledLine) after(r record) settledLine {
 	return s
 }
 
+// history is what earlier runs say of all lines, in a dozen bytes for each.
+type history map[int]*[historyChunk]settledLine
+
+const historyChunk = 256
+
+func (h history) of(line int) settledLine {
+	if chunk := h[line/historyChunk]; chunk != nil {
+		return chunk[line%historyChunk]
+	}
+	return settledLine{}
+}
+
+func (h history) set(line int, s settledLine) {
+	chunk := h[line/historyChunk]
+	if chunk == nil {
+		chunk = new([historyChunk]settledLine)
+		h[line/historyChunk] = chunk
+	}
+	chunk[line%historyChunk] = s
+}
+
 // results is where the records go.
 type results struct {
 	io.Writer
@@ -94,7 +115,7 @@ type results struct {
 // openResults opens where the results go, and reads what is there of earlier
 // runs. It never overwrites results: without them, nobody knows what was
 // published.
-func openResults(s pipeSettings, stdout io.Writer, fake bool) (*results, map[int]settledLine, error) {
+func openResults(s pipeSettings, stdout io.Writer, fake bool) (*results, history, error) {
 	if s.results == "" {
 		return &results{Writer: stdout}, nil, nil
 	}
@@ -114,7 +135,7 @@ func openResults(s pipeSettings, stdout io.Writer, fake bool) (*results, map[int
 	if err == nil && !locked {
 		err = fmt.Errorf("another run writes to %s; wait until it has ended", s.results)
 	}
-	var earlier map[int]settledLine
+	var earlier history
 	if err == nil {
 		earlier, err = r.read(fake)
 	}
@@ -135,9 +156,9 @@ func lockName(results string) string {
 
 // read returns what is known of each line, and goes to where the next record
 // belongs: what follows the last line break was cut by a crash.
-func (r *results) read(fake bool) (map[int]settledLine, error) {
+func (r *results) read(fake bool) (history, error) {
 	name := r.file.Name()
-	earlier := map[int]settledLine{}
+	earlier := history{}
 	buffered := bufio.NewReaderSize(r.file, 64<<10)
 	end := int64(0)
 	for number := 1; ; number++ {
@@ -156,11 +177,11 @@ func (r *results) read(fake bool) (map[int]settledLine, error) {
 		if known.Fake != fake {
 			return nil, fmt.Errorf("%s has results of a fake service, or this run would publish to one; use a file of its own for each", name)
 		}
-		before := earlier[known.Line]
+		before := earlier.of(known.Line)
 		if known.Attempts > 0 && !before.started {
 			return nil, fmt.Errorf("%s was not written by --results, so it can't tell what was in flight when it ended", name)
 		}
-		earlier[known.Line] = before.after(known)
+		earlier.set(known.Line, before.after(known))
 	}
 	if err := r.file.Truncate(end); err != nil {
 		return nil, err
