@@ -167,11 +167,11 @@ func Run(ctx context.Context, js jetstream.JetStream, client *twiliosync.Client,
 		case <-ticker.C:
 		}
 	}
+	w.leaving.Store(true)
+	w.release(func(p *partition) { p.cancel() }, (*partition).giveBack)
 	close(left)
 	beating.Wait()
-	w.leaving.Store(true)
-	w.leave() // so others wait for each partition already, and get it as soon as nothing of it is in flight here
-	w.release(func(p *partition) { p.cancel() }, (*partition).giveBack)
+	w.leave() // so that others wait for each partition, and get it as soon as nothing of it is in flight here
 	w.stopping.Wait()
 	if w.conn.IsClosed() {
 		return errors.New("relay: the connection to NATS is closed for good; connect with nats.MaxReconnects(-1), and close it after Run")
