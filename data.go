@@ -32,7 +32,7 @@ func encodeData(data any, limit int) (string, *ParameterError) {
 		return "", &ParameterError{Parameter: "data", Reason: "the JSON is not valid UTF-8"}
 	case !isObject(text):
 		return "", &ParameterError{Parameter: "data", Reason: "it encodes to " + kindOf(text) +
-			`, but subscribers receive JSON objects only; wrap it, such as in map[string]any{"value": …}`}
+			`, but subscribers receive JSON objects only; wrap it, such as in {"value": …}`}
 	case limit > 0 && len(text) > limit:
 		return "", &ParameterError{
 			Parameter: "data", Size: len(text), Limit: limit,

@@ -15,7 +15,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -187,7 +186,6 @@ type outgoing struct {
 	op              *operation
 	url             url.URL
 	form            bytes.Reader
-	replayed        atomic.Bool // another copy of the form is sent
 	trace           sendTrace
 }
 
@@ -207,7 +205,9 @@ func (x *exchanger) request(out *outgoing, added http.Header) (*http.Request, er
 	if out.op.form != nil {
 		out.form.Reset(out.op.form)
 		req.Body = io.NopCloser(&out.form) // of these types, net/http writes it together with the header
-		req.GetBody = out.body
+		if req.GetBody = out.op.body; x.kind == ownTransport {
+			req.GetBody = out.body
+		}
 		req.ContentLength = int64(len(out.op.form))
 	}
 	if x.jar != nil {
@@ -218,25 +218,26 @@ func (x *exchanger) request(out *outgoing, added http.Header) (*http.Request, er
 	return req, nil
 }
 
-// withhold makes the request one that can't be written, if it is too late for
-// it: without the form that its header announces, net/http gives it up, and
-// what it has of the header never leaves its buffer. It is called between the
-// two, by the goroutine that writes them.
+// withhold makes the request one that can't be completed, if it is too late for
+// it: without the form that its header announces, net/http gives it up, mostly
+// before anything has left its buffer. It is called between the two, by the
+// goroutine that writes them.
 func (out *outgoing) withhold(notAfter time.Time) bool {
-	if out.replayed.Load() || !time.Now().After(notAfter) {
+	if !time.Now().After(notAfter) {
 		return false
 	}
 	out.form.Reset(nil)
 	return true
 }
 
-// body is what net/http sends if it begins again on another connection.
+// body is what our own transport sends if it begins again on another
+// connection: the same form, since the goroutine of the first has ended.
 func (out *outgoing) body() (io.ReadCloser, error) {
 	if out.trace.wasWithheld() {
 		return nil, ErrExpired
 	}
-	out.replayed.Store(true)
-	return out.op.body()
+	out.form.Reset(out.op.form)
+	return io.NopCloser(&out.form), nil
 }
 
 // body is the GetBody of requests with a form.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -45,6 +46,7 @@ type partition struct {
 	running  sync.WaitGroup   // lanes
 	tending  sync.WaitGroup
 	tended   time.Time     // when what is held was last kept alive
+	dropped  atomic.Bool   // others have what is held
 	ended    chan struct{} // nothing of it runs any more
 }
 
@@ -276,7 +278,7 @@ func (p *partition) tend() {
 		case <-p.ended:
 			return
 		}
-		if !p.isAlive() {
+		if !p.keeps() {
 			continue // others may have them
 		}
 		p.mu.Lock()
@@ -288,13 +290,14 @@ func (p *partition) tend() {
 	}
 }
 
-// isAlive tells, once for each quarter of ackWait, whether what is held is
-// still this worker's.
-func (p *partition) isAlive() bool {
+// keeps tells whether what is held is still this worker's, and notes when it
+// was. It is asked each quarter of ackWait.
+func (p *partition) keeps() bool {
 	_, ok := p.mayStart()
 	if p.leaving.Load() { // without a beat, its own time tells
-		ok = time.Since(p.tended) < memberTTL
+		ok = p.conn.IsConnected() && time.Since(p.tended) < memberTTL
 	}
+	ok = ok && !p.dropped.Load()
 	if ok {
 		p.tended = time.Now()
 	}
@@ -318,6 +321,7 @@ func (p *partition) replies() []string {
 // drop starts nothing more: others have what waits by now. What is in flight
 // can't be called back.
 func (p *partition) drop() {
+	p.dropped.Store(true)
 	p.cancel()
 }
 
@@ -333,6 +337,7 @@ func (p *partition) end() {
 // the next worker.
 func (p *partition) giveBack() {
 	p.cancel()
+	begun := time.Now()
 	p.end()
 	if time.Since(p.tended) > memberTTL {
 		return // it stood still, and others have them
@@ -348,5 +353,7 @@ func (p *partition) giveBack() {
 	if err := p.conn.FlushWithContext(ctx); err != nil {
 		return
 	}
-	_ = p.log.UnpinConsumer(ctx, p.opts.consumer(p.n), group) // else its pin ends by itself
+	if time.Since(begun) < pinTTL/2 { // later, another worker may have the pin
+		_ = p.log.UnpinConsumer(ctx, p.opts.consumer(p.n), group)
+	}
 }

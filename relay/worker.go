@@ -137,6 +137,7 @@ type worker struct {
 	stopping   sync.WaitGroup // partitions that were given away
 	places     chan struct{}  // of attempts
 	leaving    atomic.Bool    // nothing more starts; what is in flight may end
+	drained    time.Time      // when it has to have ended, once it is leaving
 	maxAge     time.Duration  // of the log
 
 	telling sync.Mutex // one call of OnSettled at a time
@@ -167,6 +168,7 @@ func Run(ctx context.Context, js jetstream.JetStream, client *twiliosync.Client,
 		case <-ticker.C:
 		}
 	}
+	w.drained = time.Now().Add(w.opts.DrainTimeout)
 	w.leaving.Store(true)
 	w.release(func(p *partition) { p.cancel() }, (*partition).giveBack)
 	close(left)
@@ -296,11 +298,11 @@ func (w *worker) assign(ctx context.Context) {
 				w.opts.Logger.WarnContext(ctx, "relay: a partition can't be opened", "partition", n, "error", err)
 				continue
 			}
+			go p.pull()
+			p.tending.Go(p.tend)
 			w.mu.Lock()
 			w.partitions[n] = p
 			w.mu.Unlock()
-			go p.pull()
-			p.tending.Go(p.tend)
 		case !mine && p != nil:
 			w.mu.Lock()
 			delete(w.partitions, n)
@@ -365,7 +367,7 @@ func (w *worker) confirm(reply, word string) bool {
 		if err == nil {
 			return true
 		}
-		if w.conn.IsClosed() || time.Since(begun) > w.opts.DrainTimeout {
+		if w.conn.IsClosed() || time.Since(begun) > w.opts.DrainTimeout || w.leaving.Load() && time.Now().After(w.drained) {
 			return false
 		}
 		time.Sleep(50 * time.Millisecond)

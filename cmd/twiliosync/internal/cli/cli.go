@@ -9,9 +9,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/twiliosync/twiliosync-go"
 )
 
 // Streams are where a command reads and writes: data on Out, everything else on
@@ -21,33 +25,45 @@ type Streams struct {
 	Out, Err io.Writer
 }
 
-// Signals returns the signals that end a command. Without a reader of its output
-// a command ends too, but in order: it is told by the write.
+// Signals begins to listen to the signals that end a command in order. Before,
+// they end the process, and so does a third one. Without a reader of its output
+// a command ends in order too: it is told by the write.
 func Signals() <-chan os.Signal {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	signal.Ignore(syscall.SIGPIPE)
+	caught, signals := make(chan os.Signal, 2), make(chan os.Signal, 2)
+	signal.Notify(caught, os.Interrupt, syscall.SIGTERM)
+	go func() { // for the rest of the process
+		signals <- <-caught
+		signals <- <-caught
+		signal.Reset(os.Interrupt, syscall.SIGTERM)
+	}()
 	return signals
 }
 
 // Run runs the command line and returns the exit status: 0 done, 1 something
-// was not done, 2 wrong usage. The first signal ends the command in order, the
-// second at once.
-func Run(args []string, std Streams, signals <-chan os.Signal) int {
-	a := &app{Streams: std, signals: signals}
+// was not done, 2 wrong usage. The first signal ends the command in order; the
+// second ends at once those that take their time for that. A command calls
+// listen when it has something to end.
+func Run(args []string, std Streams, listen func() <-chan os.Signal) int {
+	signal.Ignore(syscall.SIGPIPE)
+	a := &app{Streams: std, listen: listen}
 	root := a.command()
 	root.SetArgs(args)
 	ran, err := root.ExecuteC()
 	var usage *usageError
+	var bad *twiliosync.ParameterError
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &usage):
+	case errors.Is(err, errSaid):
+		if errors.As(err, &bad) {
+			return 2
+		}
+		return 1
+	case errors.As(err, &usage), errors.As(err, &bad):
 		fmt.Fprintf(std.Err, "%v\nSee %s --help\n", err, ran.CommandPath())
 		return 2
-	case !errors.Is(err, errSaid):
-		fmt.Fprintln(std.Err, err)
 	}
+	fmt.Fprintln(std.Err, err)
 	return 1
 }
 
@@ -65,7 +81,8 @@ var errSaid = errors.New("something was not done")
 // app is what all commands share.
 type app struct {
 	Streams
-	signals <-chan os.Signal
+	listen func() <-chan os.Signal
+	heard  <-chan os.Signal
 
 	output   string
 	emulator bool
@@ -74,7 +91,7 @@ type app struct {
 func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "twiliosync",
-		Short: "Publish to Twilio Sync Message Streams",
+		Short: "Publish to Twilio Sync Message Streams", Version: versionOf(debug.ReadBuildInfo()),
 		Long: `Publish to Twilio Sync Message Streams, and be told of each message whether it
 was published.
 
@@ -139,16 +156,47 @@ func takesCommand(c *cobra.Command, args []string) error {
 }
 
 // untilSignal returns a context that ends with the first signal.
-func (a *app) untilSignal() (context.Context, context.CancelFunc) {
+func (a *app) untilSignal() (context.Context, context.CancelFunc) { return a.graceAfterSignal(0) }
+
+// graceAfterSignal returns a context that ends some time after the first
+// signal, or with the second.
+func (a *app) graceAfterSignal(grace time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
+	signals := a.signals()
 	go func() {
 		select {
-		case <-a.signals:
-			cancel()
+		case <-signals:
 		case <-ctx.Done():
+			return
 		}
+		if grace > 0 {
+			fmt.Fprintf(a.Err, "Stopping: what is in flight has %v. A second signal cancels it.\n", grace)
+			select {
+			case <-signals:
+			case <-time.After(grace):
+			case <-ctx.Done():
+			}
+		}
+		cancel()
 	}()
 	return ctx, cancel
+}
+
+func (a *app) signals() <-chan os.Signal {
+	if a.heard == nil {
+		a.heard = a.listen()
+	}
+	return a.heard
+}
+
+// drainTime is the part of a grace in which what is in flight may finish; the
+// rest is for writing what became of it.
+func drainTime(grace time.Duration) time.Duration { return grace - min(grace/10, time.Second) }
+
+// endWithin ends the process when the time is over, unless it is stopped: a
+// write that nobody reads can block for ever.
+func endWithin(grace time.Duration) (stop func() bool) {
+	return time.AfterFunc(max(grace, time.Second), func() { os.Exit(1) }).Stop
 }
 
 func (a *app) json() bool { return a.output == "json" }

@@ -23,8 +23,13 @@ type result struct {
 // command runs a command line with standard input.
 func command(stdin string, args ...string) result {
 	var out, err bytes.Buffer
-	status := Run(args, Streams{In: strings.NewReader(stdin), Out: &out, Err: &err}, make(chan os.Signal))
+	status := Run(args, Streams{In: strings.NewReader(stdin), Out: &out, Err: &err}, heard(nil))
 	return result{status, out.String(), err.String()}
+}
+
+// heard listens to no other signals than those.
+func heard(signals chan os.Signal) func() <-chan os.Signal {
+	return func() <-chan os.Signal { return signals }
 }
 
 // withoutEnvironment takes care that no variable of the machine matters.
@@ -108,7 +113,7 @@ func start(t *testing.T, args ...string) *running {
 	out, err, r := pipe(), pipe(), &running{t: t, signals: make(chan os.Signal, 2), ended: make(chan int, 1)}
 	r.out, r.err = bufio.NewReader(out), bufio.NewReader(err)
 	go func() {
-		status := Run(args, Streams{In: strings.NewReader(""), Out: out, Err: err}, r.signals)
+		status := Run(args, Streams{In: strings.NewReader(""), Out: out, Err: err}, heard(r.signals))
 		out.end()
 		err.end()
 		r.ended <- status

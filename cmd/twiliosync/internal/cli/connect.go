@@ -28,7 +28,7 @@ func (a *app) connect(opts ...twiliosync.Option) (*twiliosync.Client, error) {
 		username, password := twiliosynctest.New().Credentials()
 		return twiliosync.NewClient(twiliosync.BasicAuth(username, password), append(opts, twiliosync.WithBaseURL("http://"+emulatorAddress))...)
 	}
-	if !hasCredentials() {
+	if !isSet(credentials) {
 		return nil, wrongUsage("no TWILIO_* credentials are set; set TWILIO_API_KEY and TWILIO_API_SECRET, or TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN, or use --emulator")
 	}
 	client, err := twiliosync.NewClientFromEnv(opts...)
@@ -39,7 +39,7 @@ func (a *app) connect(opts ...twiliosync.Option) (*twiliosync.Client, error) {
 }
 
 // usesFake tells whether connectOrFake goes to the fake.
-func (a *app) usesFake() bool { return !a.emulator && !hasCredentials() }
+func (a *app) usesFake() bool { return !a.emulator && !isSet(credentials) && !isSet(address) }
 
 // connectOrFake is connect, but without any credentials it returns a client for
 // a fake in this process. The function ends that.
@@ -60,7 +60,12 @@ func (a *app) connectOrFake(opts ...twiliosync.Option) (*twiliosync.Client, func
 	return fake.Client(opts...), func() { _ = server.Close() }, nil
 }
 
-func hasCredentials() bool {
-	return slices.ContainsFunc([]string{"TWILIO_API_KEY", "TWILIO_API_SECRET", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"},
-		func(name string) bool { return os.Getenv(name) != "" })
+// What the SDK takes from the environment.
+var (
+	credentials = []string{"TWILIO_API_KEY", "TWILIO_API_SECRET", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"}
+	address     = []string{"TWILIO_REGION", "TWILIO_EDGE", "TWILIO_SYNC_BASE_URL"}
+)
+
+func isSet(names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return os.Getenv(name) != "" })
 }

@@ -720,7 +720,7 @@ func TestDoctorEndsWithASignal(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	fake.Next(1).Matching(func(twiliosynctest.Request) bool { signals <- os.Interrupt; return true }).NeverAnswer()
 	var out bytes.Buffer
-	status := Run([]string{"doctor", "orders"}, Streams{Out: &out, Err: io.Discard}, signals)
+	status := Run([]string{"doctor", "orders"}, Streams{Out: &out, Err: io.Discard}, heard(signals))
 	assert.Equal(t, 1, status)
 	assert.Equal(t, strings.ReplaceAll(skippedAfter("HTTP", "HTTP", "access", "service", "stream", "clock", "latency", "publish"), "HTTP failed", "interrupted"), notOK(out.String())+"skipped  publish      publishes only with --publish\n")
 }
@@ -739,7 +739,7 @@ func TestDoctorPublishesNothingAfterASignal(t *testing.T) {
 		return reads == 3
 	}).NeverAnswer()
 	var out bytes.Buffer
-	status := Run([]string{"doctor", "orders", "--publish"}, Streams{Out: &out, Err: io.Discard}, signals)
+	status := Run([]string{"doctor", "orders", "--publish"}, Streams{Out: &out, Err: io.Discard}, heard(signals))
 	assert.Equal(t, 1, status)
 	assert.Equal(t, "skipped  latency      interrupted\nskipped  publish      interrupted\n", notOK(out.String()))
 	assert.Empty(t, fake.Messages("orders"))

@@ -104,7 +104,7 @@ func parseNATS(text string) (*url.URL, error) {
 		text = "nats://" + text
 	}
 	u, err := url.Parse(text)
-	if err != nil || u.Hostname() == "" { // url's own error has the text, and so maybe a password
+	if err != nil || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" { // what is behind the host may be a password with a slash; url's own error has it too
 		return nil, wrongUsage("what --nats or NATS_URL says is not the URL of a NATS server; use the form %s", defaultNATS)
 	}
 	return u, nil

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -19,6 +18,7 @@ type pipeSettings struct {
 	results       string // empty: standard output
 	resume        bool
 	resendUnknown bool
+	grace         time.Duration
 	bulk          twiliosync.CreateAllOptions
 }
 
@@ -36,18 +36,22 @@ outcome: accepted, rejected, not sent or unknown. Streams are paced as Twilio
 documents it, and a message is sent again only if it was certainly not published.
 
 With --results the results go to a file, in which a line is announced before it
-is sent. So after an interruption of any kind, also a crash, the same command
+is sent. So after any end of the program, also a crash or a kill, the same command
 with --resume publishes the rest: lines that were accepted are skipped, and so
 are those that may have been published, unless --resend-unknown is given. Lines
 that were refused may have been repaired; no other line may have changed.
 
-Ctrl-C or SIGTERM stops the reading, writes what waits as not sent, and gives
-what is in flight the time of --grace; a second one cancels that too.`,
+Ctrl-C or SIGTERM stops the reading, writes what waits as not sent, and ends the
+program within the time of --grace, of which nine tenths are for what is in
+flight; a second one cancels that too.`,
 		Example: `  twiliosync pipe --results results.ndjson messages.ndjson
   twiliosync pipe --results results.ndjson --resume messages.ndjson
   tail -f events.ndjson | twiliosync pipe --ordered`,
 		Args: takes(0, 1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
+			if c.Flags().Changed("results") && s.results == "" {
+				return wrongUsage("--results is empty; name a file")
+			}
 			if len(args) == 1 && args[0] != "-" {
 				s.input = args[0]
 			}
@@ -60,7 +64,7 @@ what is in flight the time of --grace; a second one cancels that too.`,
 	c.Flags().BoolVar(&s.resendUnknown, "resend-unknown", false, "with --resume: publish again what may have been published; duplicates possible")
 	c.Flags().IntVar(&s.bulk.Concurrency, "concurrency", 64, "how many `messages` are in flight at most")
 	c.Flags().BoolVar(&s.bulk.Ordered, "ordered", false, "send the messages of a stream one after the other")
-	c.Flags().DurationVar(&s.bulk.DrainTimeout, "grace", 10*time.Second, "how long messages in flight may go on after the first signal")
+	c.Flags().DurationVar(&s.grace, "grace", 10*time.Second, "how long the program may go on after the first signal")
 	return c
 }
 
@@ -72,7 +76,9 @@ func (s pipeSettings) check() error {
 		return wrongUsage("--resend-unknown has no meaning without --resume")
 	case s.bulk.Concurrency < 1:
 		return wrongUsage("--concurrency is at least 1")
-	case s.bulk.DrainTimeout < 0:
+	case s.service == "":
+		return wrongUsage("--service is empty; the one that each account has is \"default\"")
+	case s.grace < 0:
 		return wrongUsage("--grace is not negative")
 	}
 	return nil
@@ -91,29 +97,33 @@ func (a *app) pipe(s pipeSettings) error {
 		defer func() { _ = file.Close() }()
 		source = file
 	}
+	if isSameFile(source, a.Out) {
+		return wrongUsage("standard output is the input; write the results to another file")
+	}
 	total, err := countLines(source)
 	if err != nil {
 		return fmt.Errorf("the input can't be read: %w", err)
-	}
-	results, earlier, err := openResults(s, a.Out, a.usesFake() || a.emulator)
-	if err != nil {
-		return &usageError{err}
 	}
 	show := newProgress(a.Err, total)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	atOnce, cancelAtOnce := context.WithCancel(context.Background())
 	defer cancelAtOnce()
-	l := &ledger{out: results, show: show, stop: cancel, fake: a.usesFake() || a.emulator, open: map[int]*opened{}}
+	l := &ledger{show: show, stop: cancel, fake: a.usesFake() || a.emulator, open: map[int]*opened{}}
 	client, disconnect, err := a.connectOrFake(twiliosync.WithTracer(&announcer{ledger: l, atOnce: atOnce}))
 	if err != nil {
-		return errors.Join(err, results.discard())
+		return err
 	}
 	defer disconnect()
+	var earlier history
+	if l.out, earlier, err = openResults(s, a.Out, l.fake); err != nil {
+		return err
+	}
 	defer a.watch(s, show, cancel, cancelAtOnce)()
 
-	in := &input{ctx: ctx, lines: readLines(ctx, source), earlier: earlier, resendUnknown: s.resendUnknown, ledger: l}
-	show.start(func() progressNow { return l.now(s.bulk.Concurrency) })
+	s.bulk.DrainTimeout = drainTime(s.grace)
+	in := &input{ctx: ctx, target: s.service + "\n" + os.Getenv("TWILIO_SYNC_BASE_URL") + "\n" + os.Getenv("TWILIO_REGION"), lines: readLines(ctx, source), earlier: earlier, resendUnknown: s.resendUnknown, ledger: l}
+	show.start(func() progressNow { return l.now(s.bulk) })
 	for result := range client.StreamMessages.CreateAll(ctx, s.service, in.requests, &s.bulk) {
 		l.settle(result)
 	}
@@ -121,28 +131,25 @@ func (a *app) pipe(s pipeSettings) error {
 	return l.conclude(s, in, total)
 }
 
-// watch stops in order at the first signal, and at once at the second.
+// watch stops in order at the first signal, and at once at the second. What it
+// says may block, and it does not wait for that.
 func (a *app) watch(s pipeSettings, show *progress, inOrder, atOnce func()) (stopWatching func()) {
-	over := make(chan struct{})
-	act := []func(){
-		func() {
-			show.say(fmt.Sprintf("Stopping: no more lines are read, and what is in flight has %v to finish. A second signal cancels it.", s.bulk.DrainTimeout))
-			inOrder()
-		},
-		func() {
-			show.say("Cancelling what is in flight.")
-			atOnce()
-		},
+	over, signals := make(chan struct{}), a.signals()
+	next := func(act func(), grace time.Duration, text string) (goOn bool) {
+		select {
+		case <-signals:
+		case <-over:
+			return false
+		}
+		act()
+		stop := endWithin(grace)
+		go func() { <-over; stop() }()
+		go show.say(text)
+		return true
 	}
 	go func() {
-		for _, act := range act {
-			select {
-			case <-a.signals:
-				act()
-			case <-over:
-				return
-			}
-		}
+		_ = next(inOrder, s.grace, fmt.Sprintf("Stopping: no more lines are read, and what is in flight has %v to finish. A second signal cancels it.", drainTime(s.grace))) &&
+			next(atOnce, 0, "Cancelling what is in flight.")
 	}()
 	return func() { close(over) }
 }
@@ -172,7 +179,7 @@ func (n *announcer) TraceCallEnd(context.Context, twiliosync.CallEnd) {}
 func (n *announcer) TraceAttemptStart(ctx context.Context, attempt twiliosync.AttemptStart) context.Context {
 	ctx, end := context.WithCancel(ctx)
 	unwatch := context.AfterFunc(n.atOnce, end)
-	if attempt.Number == 1 && !n.ledger.announce(ctx.Value(indexKey{}).(int)) {
+	if !n.ledger.begin(ctx.Value(indexKey{}).(int), attempt.Number == 1) {
 		end()
 	}
 	return context.WithValue(ctx, endKey{}, func() { unwatch(); end() })

@@ -47,7 +47,7 @@ func readLines(ctx context.Context, r io.Reader) <-chan line {
 			case <-ctx.Done():
 				return
 			}
-			if err != nil && !errors.Is(err, errLineTooLong) {
+			if isUnreadable(err) {
 				return
 			}
 		}
@@ -57,16 +57,23 @@ func readLines(ctx context.Context, r io.Reader) <-chan line {
 
 var errLineTooLong = fmt.Errorf("it is longer than %d bytes", maxLine)
 
+// isUnreadable tells an error of the input from one of a line.
+func isUnreadable(err error) bool { return err != nil && !errors.Is(err, errLineTooLong) }
+
 // readLine returns the next line without its end, reading over what is too
 // long. At the end of the input it returns io.EOF.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	var text []byte
-	tooLong := false
+	begun, tooLong := false, false
 	for {
 		part, isPrefix, err := r.ReadLine()
+		if begun && errors.Is(err, io.EOF) { // the last line has no end, and filled the buffer
+			part, isPrefix, err = nil, false, nil
+		}
 		if err != nil {
 			return nil, err
 		}
+		begun = true
 		if tooLong = tooLong || len(text)+len(part) > maxLine; !tooLong {
 			text = append(text, part...)
 		}
@@ -77,6 +84,18 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 			return text, nil
 		}
 	}
+}
+
+// isSameFile tells whether reading one would read what is written to the other.
+func isSameFile(in io.Reader, out io.Writer) bool {
+	source, isFile := in.(*os.File)
+	target, isToo := out.(*os.File)
+	if !isFile || !isToo {
+		return false
+	}
+	from, err := source.Stat()
+	to, errTo := target.Stat()
+	return err == nil && errTo == nil && from.Mode().IsRegular() && os.SameFile(from, to)
 }
 
 // countLines returns how many lines with something in them a file has, and
@@ -101,7 +120,7 @@ func countLines(r io.Reader) (int, error) {
 		case errors.Is(err, io.EOF):
 			_, err = file.Seek(start, io.SeekStart)
 			return count, err
-		case err != nil && !errors.Is(err, errLineTooLong):
+		case isUnreadable(err):
 			return -1, err
 		case err != nil || !isBlank(text):
 			count++
@@ -111,11 +130,12 @@ func countLines(r io.Reader) (int, error) {
 
 func isBlank(text []byte) bool { return len(bytes.TrimSpace(text)) == 0 }
 
-// digest tells lines apart, so that a resumed run notices another input.
+// digest tells lines apart, so that a resumed run notices another input, or the
+// same for another service or base URL.
 type digest [8]byte
 
-func digestOf(text []byte) digest {
-	sum := sha256.Sum256(text)
+func digestOf(target string, text []byte) digest {
+	sum := sha256.Sum256(append([]byte(target+"\n"), text...))
 	return digest(sum[:8])
 }
 
@@ -129,6 +149,7 @@ type place struct {
 type input struct {
 	ctx           context.Context // ends when no more is to be read
 	lines         <-chan line
+	target        string // where the lines go
 	earlier       history
 	resendUnknown bool
 	ledger        *ledger
@@ -146,6 +167,10 @@ func (in *input) requests(yield func(twiliosync.StreamMessageRequest) bool) {
 		case next, ok := <-in.lines:
 			if !ok {
 				in.exhausted = true
+				return
+			}
+			if isUnreadable(next.err) {
+				in.ledger.fail(fmt.Errorf("the input can't be read after line %d: %w", in.last, next.err))
 				return
 			}
 			in.last = next.number
@@ -168,11 +193,11 @@ func (in *input) request(l line) (request twiliosync.StreamMessageRequest, wante
 	if l.err == nil && isBlank(l.text) {
 		return request, false
 	}
-	at := place{l.number, digestOf(l.text)}
+	at := place{l.number, digestOf(in.target, l.text)}
 	before := in.earlier.of(l.number)
 	switch {
 	case before.mayBePublished() && before.digest != at.digest: // others may have been repaired
-		in.ledger.fail(fmt.Errorf("line %d is not the one that the results are about; resume with the same input", l.number))
+		in.ledger.fail(fmt.Errorf("line %d is not the one that the results are about; resume with the same input, --service and TWILIO_* variables", l.number))
 		return request, false
 	case before.accepted, before.mayBePublished() && !in.resendUnknown:
 		in.ledger.skip(at, before)
@@ -196,9 +221,8 @@ func parseLine(l line) (request twiliosync.StreamMessageRequest, err error) {
 	case !utf8.Valid(l.text):
 		return request, errors.New("it is not valid UTF-8")
 	}
-	var fault *json.SyntaxError
-	if err := json.Unmarshal(l.text, new(json.RawMessage)); errors.As(err, &fault) {
-		return request, fmt.Errorf("it is not valid JSON: %w at byte %d", err, fault.Offset)
+	if err := checkJSON(l.text); err != nil {
+		return request, err
 	}
 	if kind := kindOf(l.text); kind != "an object" {
 		return request, fmt.Errorf("it is %s; a message is {\"stream\": \"…\", \"data\": {…}}", kind)
@@ -222,6 +246,14 @@ func parseLine(l line) (request twiliosync.StreamMessageRequest, err error) {
 	}
 	request.Data = data
 	return request, nil
+}
+
+func checkJSON(text []byte) error {
+	var fault *json.SyntaxError
+	if err := json.Unmarshal(text, new(json.RawMessage)); errors.As(err, &fault) {
+		return fmt.Errorf("it is not valid JSON: %w at byte %d", err, fault.Offset)
+	}
+	return nil
 }
 
 // fieldsOf returns the values of a valid JSON object's two keys.

@@ -104,10 +104,11 @@ func (p *progress) display(now progressNow) {
 			line += "  " + bar
 		}
 	}
-	fmt.Fprint(p.out, clearLine+line)
+	fmt.Fprint(p.out, p.clear()+line)
 }
 
-const clearLine = "\r\x1b[K"
+// clear empties the line, also where escape sequences are not understood.
+func (p *progress) clear() string { return "\r" + strings.Repeat(" ", p.width()-1) + "\r" }
 
 // parts are what a line says, in the order of importance, each with a shorter
 // form if it has one.
@@ -116,7 +117,7 @@ func (p *progress) parts(now progressNow) [][]string {
 	if p.total >= 0 {
 		count = fmt.Sprintf("%d/%d lines", now.lines(), p.total)
 	}
-	parts := [][]string{{count}, {fmt.Sprintf("%.0f/s", p.rate(now.lines()))}}
+	parts := [][]string{{count}, {fmt.Sprintf("%.0f/s", p.rate(now.lines()-now.skippedAccepted-now.skippedUnknown))}}
 	switch now.atLimit {
 	case 0:
 	case 1:
@@ -170,7 +171,7 @@ func (p *progress) say(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.width != nil {
-		fmt.Fprint(p.out, clearLine)
+		fmt.Fprint(p.out, p.clear())
 	}
 	if text != "" {
 		fmt.Fprintln(p.out, text)

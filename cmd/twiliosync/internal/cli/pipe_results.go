@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -79,7 +80,6 @@ func (s settledLine) after(r record) settledLine {
 	default: // proven for its own run, which is all that it can prove
 		s.started = false
 	}
-	_, _ = hex.Decode(s.digest[:], []byte(r.Digest)) // what is none, is no line's
 	return s
 }
 
@@ -109,7 +109,6 @@ type results struct {
 	io.Writer
 	file *os.File // nil: standard output
 	lock *flock.Flock
-	made bool // by this run
 }
 
 // openResults opens where the results go, and reads what is there of earlier
@@ -125,12 +124,12 @@ func openResults(s pipeSettings, stdout io.Writer, fake bool) (*results, history
 	}
 	file, err := os.OpenFile(s.results, flags, 0o600) //nolint:gosec // the user's own file
 	if errors.Is(err, os.ErrExist) {
-		return nil, nil, fmt.Errorf("%s exists already; name another file, or go on with it by --resume", s.results)
+		return nil, nil, wrongUsage("%s exists already; name another file, or go on with it by --resume", s.results)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	r := &results{Writer: file, file: file, lock: flock.New(lockName(s.results)), made: !s.resume}
+	r := &results{Writer: file, file: file, lock: flock.New(lockName(s.results))}
 	locked, err := r.lock.TryLock()
 	if err == nil && !locked {
 		err = fmt.Errorf("another run writes to %s; wait until it has ended", s.results)
@@ -164,6 +163,9 @@ func (r *results) read(fake bool) (history, error) {
 	for number := 1; ; number++ {
 		text, err := buffered.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
+			if !isCut(text) {
+				return nil, wrongUsage("the end of %s is not a result of this program", name)
+			}
 			break
 		}
 		if err != nil {
@@ -171,17 +173,21 @@ func (r *results) read(fake bool) (history, error) {
 		}
 		end += int64(len(text))
 		var known record
-		if err := json.Unmarshal(text, &known); err != nil || known.Line < 1 || known.Started == (known.Outcome != "") {
-			return nil, fmt.Errorf("line %d of %s is not a result of this program", number, name)
+		err = json.Unmarshal(text, &known)
+		sum, noDigest := hex.DecodeString(known.Digest)
+		if err != nil || noDigest != nil || len(sum) != len(digest{}) || known.Line < 1 || known.Started == (known.Outcome != "") {
+			return nil, wrongUsage("line %d of %s is not a result of this program", number, name)
 		}
 		if known.Fake != fake {
-			return nil, fmt.Errorf("%s has results of a fake service, or this run would publish to one; use a file of its own for each", name)
+			return nil, wrongUsage("%s has results of a fake service, or this run would publish to one; use a file of its own for each", name)
 		}
 		before := earlier.of(known.Line)
 		if known.Attempts > 0 && !before.started {
-			return nil, fmt.Errorf("%s was not written by --results, so it can't tell what was in flight when it ended", name)
+			return nil, wrongUsage("%s was not written by --results, so it can't tell what was in flight when it ended", name)
 		}
-		earlier.set(known.Line, before.after(known))
+		after := before.after(known)
+		after.digest = digest(sum)
+		earlier.set(known.Line, after)
 	}
 	if err := r.file.Truncate(end); err != nil {
 		return nil, err
@@ -197,12 +203,10 @@ func (r *results) close() error {
 	return errors.Join(r.file.Close(), r.lock.Close())
 }
 
-// discard removes a file that has nothing in it.
-func (r *results) discard() error {
-	if r.file == nil || !r.made {
-		return r.close()
-	}
-	return errors.Join(r.close(), os.Remove(r.file.Name()))
+// isCut tells whether a text is the beginning of a record.
+func isCut(text []byte) bool {
+	const begin = `{"line":`
+	return strings.HasPrefix(begin, string(text[:min(len(text), len(begin))]))
 }
 
 // counts is how many lines came to what.
@@ -239,10 +243,11 @@ type ledger struct {
 // opened is a line that was pulled and is not settled.
 type opened struct {
 	place
-	stream   string
-	since    time.Time // when it began to wait
-	inFlight bool
-	limited  bool // after a 429
+	stream    string
+	since     time.Time // when it began to wait
+	attempted bool
+	inFlight  bool
+	limited   bool // after a 429
 }
 
 // pulled opens a line, whose request is the next one of CreateAll.
@@ -252,13 +257,14 @@ func (l *ledger) pulled(index int, request twiliosync.StreamMessageRequest) {
 	l.open[index] = &opened{place: request.Tag.(place), stream: request.StreamSID, since: time.Now()}
 }
 
-// announce writes down that a line is being sent, and tells whether it may be.
-func (l *ledger) announce(index int) bool {
+// begin notes that a line is being sent, for the first time also in the
+// results, and tells whether it may be.
+func (l *ledger) begin(index int, first bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	o := l.open[index]
-	o.inFlight = true
-	if l.out.file != nil {
+	o.attempted, o.inFlight, o.limited = true, true, false
+	if first && l.out.file != nil {
 		r := o.record(0)
 		r.Started, r.Outcome = true, ""
 		l.write(r)
@@ -278,7 +284,7 @@ func (l *ledger) attempted(attempt twiliosync.Attempt) {
 // settle writes what became of a request.
 func (l *ledger) settle(result twiliosync.StreamMessageResult) {
 	if result.Index < 0 { // the call can't begin
-		l.fail(result.Err)
+		l.fail(&usageError{result.Err})
 		return
 	}
 	l.mu.Lock()
@@ -298,6 +304,7 @@ func (l *ledger) refuse(at place, err error) {
 
 // add writes a record, and says what was refused.
 func (l *ledger) add(r record, say bool) {
+	r.Fake = l.fake
 	if !l.write(r) && r.Attempts > 0 {
 		l.unkept = append(l.unkept, r)
 	}
@@ -372,26 +379,31 @@ func (l *ledger) end(err error) {
 	l.stop()
 }
 
-// now is what there is to show. Lines that wait though they could be in flight
-// wait for the rate of their stream.
-func (l *ledger) now(concurrency int) progressNow {
+// now is what there is to show. A line that was never sent, though another one
+// could be in flight, waits for the rate of its stream; with Ordered, perhaps
+// for the one before it.
+func (l *ledger) now(bulk twiliosync.CreateAllOptions) progressNow {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := progressNow{counts: l.counts}
-	inFlight, waiting := 0, map[string]bool{}
+	inFlight, limited, waiting, busy := 0, map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, o := range l.open {
 		switch {
 		case o.inFlight:
 			inFlight++
-		case o.limited, time.Since(o.since) > time.Second:
-			waiting[o.stream] = waiting[o.stream] || o.limited
+		case o.limited:
+			limited[o.stream] = true
+		case !o.attempted && time.Since(o.since) > time.Second:
+			waiting[o.stream] = true
+		}
+		busy[o.stream] = busy[o.stream] || o.attempted
+	}
+	for stream := range waiting {
+		if inFlight < bulk.Concurrency && !(bulk.Ordered && busy[stream]) {
+			limited[stream] = true
 		}
 	}
-	for _, limited := range waiting {
-		if limited || inFlight < concurrency {
-			now.atLimit++
-		}
-	}
+	now.atLimit = len(limited)
 	return now
 }
 
@@ -419,18 +431,23 @@ func (l *ledger) conclude(s pipeSettings, in *input, total int) error {
 	left := c.rejected + c.notSent + c.unknown + c.skippedUnknown
 	said := fmt.Sprintf("%d of %d lines were not certainly published", left, c.lines())
 	switch {
-	case l.err != nil:
-		return fmt.Errorf("%w; nothing more was read", l.err)
-	case left == 0 && in.exhausted:
+	case left == 0 && in.exhausted && l.err == nil:
 		return nil
 	case in.exhausted:
-	case total >= 0:
+	case total > c.lines():
 		said += fmt.Sprintf(", and %d after line %d were not read", total-c.lines(), in.last)
 	default:
 		said += fmt.Sprintf(", and what comes after line %d was not read", in.last)
 	}
-	if s.results != "" {
+	switch unsure := c.unknown + c.skippedUnknown; {
+	case s.results == "":
+	case left == unsure && in.exhausted:
+		said += fmt.Sprintf("; --results %s --resume --resend-unknown publishes them again, with duplicates of those that were published", s.results)
+	default:
 		said += fmt.Sprintf("; to publish the rest, run it again with --results %s --resume", s.results)
+	}
+	if l.err != nil {
+		return fmt.Errorf("%w; %s", l.err, said)
 	}
 	return errors.New(said)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +42,7 @@ func (a *app) publish(service string, args []string) error {
 		return err
 	}
 	defer disconnect()
-	ctx, cancel := a.untilSignal()
+	ctx, cancel := a.graceAfterSignal(10 * time.Second)
 	defer cancel()
 	message, response, err := client.StreamMessages.Create(ctx, service, args[0], json.RawMessage(data))
 	switch {
@@ -49,18 +50,25 @@ func (a *app) publish(service string, args []string) error {
 		if writing := a.printJSON(failureOf(err)); writing != nil {
 			return writing
 		}
-		err = errSaid
+		return errors.Join(errSaid, err)
 	case err != nil && twiliosync.Retryable(err):
 		return fmt.Errorf("%w; it was not published, try again later", err)
 	case err != nil:
 		return err
 	case a.json():
-		return a.printJSON(map[string]any{
+		published := map[string]any{
 			"outcome": twiliosync.OutcomeAccepted, "sid": message.SID, "data": message.Data,
 			"request_id": response.RequestID, "attempts": response.Attempts,
-		})
+		}
+		if a.usesFake() {
+			published["fake"] = true
+		}
+		err = a.printJSON(published)
 	default:
 		_, err = fmt.Fprintf(a.Out, "%s\t%s\n", message.SID, twiliosync.OutcomeAccepted)
+	}
+	if err != nil && message != nil {
+		return fmt.Errorf("the message is published as %s, but that can't be printed: %w", message.SID, err)
 	}
 	return err
 }
@@ -75,7 +83,7 @@ func (a *app) dataOf(args []string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the message can't be read from standard input: %w", err)
 	}
-	return strings.TrimSpace(string(text)), nil
+	return strings.TrimSpace(strings.TrimPrefix(string(text), "\ufeff")), nil
 }
 
 // failureOf is what is printed of an error as JSON.

@@ -169,10 +169,14 @@ func (r *relayApp) publishToLog(ctx context.Context, js jetstream.JetStream, mes
 	case err != nil:
 		return fmt.Errorf("%w (--id %s)", err, message.ID)
 	case r.json():
-		return r.printJSON(map[string]string{"id": message.ID, "service": message.ServiceSID, "stream": message.StreamSID})
+		err = r.printJSON(map[string]string{"id": message.ID, "service": message.ServiceSID, "stream": message.StreamSID})
+	default:
+		_, err = fmt.Fprintln(r.Out, cell(message.ID))
 	}
-	_, err = fmt.Fprintln(r.Out, cell(message.ID))
-	return err
+	if err != nil {
+		return fmt.Errorf("the message is in the log as %s, but that can't be printed: %w", message.ID, err)
+	}
+	return nil
 }
 
 func (r *relayApp) statusCommand() *cobra.Command {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,7 +60,7 @@ wait for relay dlq.`,
 	flags.StringVar(&opts.RedeliveredField, "redelivered-field", "redelivered", "`field` that is true in what was perhaps published before; - for none")
 	flags.DurationVar(&opts.DropAfter, "drop-after", 0, "`age` at which a message becomes a dead letter; 0: never")
 	flags.IntVar(&opts.MaxPending, "max-pending", 256, "`number` of messages of a partition that are held with their data")
-	flags.DurationVar(&opts.DrainTimeout, "grace", 10*time.Second, "`duration` for what is in flight when it is stopped")
+	flags.DurationVar(&opts.DrainTimeout, "grace", 10*time.Second, "`duration` that it may go on when it is stopped, most of it for what is in flight")
 	return c
 }
 
@@ -104,7 +105,7 @@ func (r *relayApp) runWorker(opts relay.Options, changes bool) error {
 	if err := r.setUpOwn(ctx, js, changes); err != nil {
 		return r.explained(err)
 	}
-	server, err := withoutSecrets(js.Conn().ConnectedUrl())
+	server, err := withoutSecrets(cmp.Or(js.Conn().ConnectedUrl(), js.Conn().Opts.Url))
 	if err != nil {
 		return err
 	}
@@ -128,18 +129,21 @@ func (r *relayApp) setUpOwn(ctx context.Context, js jetstream.JetStream, changes
 
 // run runs a worker until ctx ends and it has drained, or a second signal comes.
 func (w *worker) run(ctx context.Context, js jetstream.JetStream, client *twiliosync.Client, opts relay.Options) error {
-	ended := make(chan error, 1)
+	grace, ended := opts.DrainTimeout, make(chan error, 1)
+	opts.DrainTimeout = drainTime(grace)
 	go func() { ended <- relay.Run(ctx, js, client, opts) }()
 	select {
 	case err := <-ended:
 		return err
 	case <-ctx.Done():
 	}
-	w.say("Stopping: what is in flight has %s.", opts.DrainTimeout)
+	stop := endWithin(grace)
+	defer stop()
+	go w.say("Stopping: what is in flight has %s.", opts.DrainTimeout) // it may block
 	select {
 	case err := <-ended:
 		return err
-	case <-w.signals:
+	case <-w.signals():
 		return errors.New("stopped at once: what was in flight stays in the log, and may be published again, marked")
 	}
 }

@@ -126,6 +126,6 @@ func TestStreamsNeedCredentials(t *testing.T) {
 func TestARefusedTimeToLiveIsSaidByTheSDK(t *testing.T) {
 	withFake(t)
 	got := command("", "streams", "create", "orders", "--ttl", "1500ms")
-	assert.Equal(t, 1, got.status)
+	assert.Equal(t, 2, got.status)
 	assert.Contains(t, got.err, "whole seconds")
 }
