@@ -37,10 +37,10 @@ const (
 	memberTTL = 2 * time.Second
 
 	// ackWait is how long the server waits for a sign of life of a message before it delivers it again.
-	ackWait = 3 * time.Second
+	ackWait = 2500 * time.Millisecond
 
 	// pinTTL is how long a worker that asks for nothing keeps a partition.
-	pinTTL = 2500 * time.Millisecond
+	pinTTL = 2200 * time.Millisecond
 
 	// maxHeld is how many messages of a partition a worker has taken from the log. Most of them without their data, so
 	// that a stream with many waiting messages doesn't hide the others of its partition.
