@@ -51,19 +51,21 @@ func Run(args []string, std Streams, listen func() <-chan os.Signal) int {
 	ran, err := root.ExecuteC()
 	var usage *usageError
 	var bad *twiliosync.ParameterError
+	var failure *twiliosync.Error
+	isUsage := errors.As(err, &usage) || errors.As(err, &bad)
 	switch {
 	case err == nil:
 		return 0
 	case errors.Is(err, errSaid):
-		if errors.As(err, &bad) {
-			return 2
-		}
-		return 1
-	case errors.As(err, &usage), errors.As(err, &bad):
+	case a.json() && errors.As(err, &failure) && a.printJSON(failureOf(failure)) == nil:
+	case isUsage:
 		fmt.Fprintf(std.Err, "%v\nSee %s --help\n", err, ran.CommandPath())
+	default:
+		fmt.Fprintln(std.Err, err)
+	}
+	if isUsage {
 		return 2
 	}
-	fmt.Fprintln(std.Err, err)
 	return 1
 }
 
@@ -127,6 +129,26 @@ is 0 if all was done, 1 if something was not, and 2 for wrong usage.`,
 		a.relayCommand(),
 		a.versionCommand(),
 	)
+	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "completion":
+			c.Args, c.RunE = takesCommand, func(c *cobra.Command, _ []string) error { return c.Help() }
+			for _, shell := range c.Commands() {
+				shell.Args = takes(0, 0)
+			}
+		case "help":
+			c.Args = func(c *cobra.Command, args []string) error {
+				if found, rest, err := c.Root().Find(args); err == nil && len(rest) > 0 && found.HasSubCommands() {
+					return takesCommand(found, rest)
+				} else if err != nil {
+					return takesCommand(c.Root(), args)
+				}
+				return nil
+			}
+		}
+	}
 	return root
 }
 

@@ -48,6 +48,9 @@ func TestWrongUsageIsSaidOnceInOneSentence(t *testing.T) {
 		{"an unknown flag", "publish --nix", "unknown flag: --nix\nSee twiliosync publish --help\n"},
 		{"no stream", "publish", "an argument is missing; the form is: twiliosync publish STREAM [DATA|-] [flags]\nSee twiliosync publish --help\n"},
 		{"one argument too many", "publish a {} b", `unexpected argument "b"; the form is: twiliosync publish STREAM [DATA|-] [flags]` + "\nSee twiliosync publish --help\n"},
+		{"an unknown shell", "completion foo", `twiliosync completion has no command "foo"` + "\nSee twiliosync completion --help\n"},
+		{"help for an unknown command", "help nosuch", `twiliosync has no command "nosuch"` + "\nSee twiliosync help --help\n"},
+		{"help for an unknown command of one", "help streams nosuch", `twiliosync streams has no command "nosuch"` + "\nSee twiliosync help --help\n"},
 		{"an unknown format", "version -o yaml", `there is no output format "yaml"; use text or json` + "\nSee twiliosync version --help\n"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -46,11 +45,6 @@ func (a *app) publish(service string, args []string) error {
 	defer cancel()
 	message, response, err := client.StreamMessages.Create(ctx, service, args[0], json.RawMessage(data))
 	switch {
-	case err != nil && a.json():
-		if writing := a.printJSON(failureOf(err)); writing != nil {
-			return writing
-		}
-		return errors.Join(errSaid, err)
 	case err != nil && twiliosync.Retryable(err):
 		return fmt.Errorf("%w; it was not published, try again later", err)
 	case err != nil:
@@ -87,13 +81,11 @@ func (a *app) dataOf(args []string) (string, error) {
 }
 
 // failureOf is what is printed of an error as JSON.
-func failureOf(err error) map[string]any {
-	failure := map[string]any{"outcome": twiliosync.OutcomeOf(err), "error": err.Error(), "retryable": twiliosync.Retryable(err)}
-	var e *twiliosync.Error
-	if errors.As(err, &e) {
-		failure["status"], failure["code"], failure["request_id"], failure["attempts"] = e.StatusCode, e.Code, e.RequestID, e.Attempts
+func failureOf(e *twiliosync.Error) map[string]any {
+	return map[string]any{
+		"outcome": e.Outcome, "error": e.Error(), "retryable": twiliosync.Retryable(e),
+		"status": e.StatusCode, "code": e.Code, "request_id": e.RequestID, "attempts": e.Attempts,
 	}
-	return failure
 }
 
 // printJSON prints one line of JSON.

@@ -91,11 +91,16 @@ func (a *app) listStreamsCommand() *cobra.Command {
 
 func (a *app) listStreams(ctx context.Context, client *twiliosync.Client, service string, limit int) error {
 	const pageSize = 100 // the largest
-	if !a.json() {
-		fmt.Fprintln(a.Out, "SID\tNAME\tEXPIRES")
-	}
 	n := 0
+	header := func() {
+		if n == 0 && !a.json() {
+			fmt.Fprintln(a.Out, "SID\tNAME\tEXPIRES")
+		}
+	}
 	for stream, err := range client.Streams.All(ctx, service, &twiliosync.ListSyncStreamParams{PageSize: min(cmp.Or(limit, pageSize), pageSize)}) {
+		if err == nil {
+			header()
+		}
 		if err := a.printStream(stream, err); err != nil {
 			return err
 		}
@@ -103,6 +108,7 @@ func (a *app) listStreams(ctx context.Context, client *twiliosync.Client, servic
 			break
 		}
 	}
+	header() // of none
 	return nil
 }
 
