@@ -583,12 +583,15 @@ func TestPipeSendsNothingThatItCannotAnnounce(t *testing.T) {
 		input.WriteString(lines(fmt.Sprint("stream-", n), 1, 20))
 	}
 	messages, results := write(t, dir, "messages.ndjson", input.String()), filepath.Join(dir, "results.ndjson")
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -f 16; exec "$@"`, "sh", os.Args[0], "pipe", "--results", results, messages)
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -f 1; exec "$@"`, "sh", os.Args[0], "pipe", "--results", results, messages)
 	cmd.Env = append(os.Environ(), asProgram+"=1")
 	output, _ := cmd.CombinedOutput()
 	assert.Equal(t, 1, cmd.ProcessState.ExitCode(), string(output))
 	assert.Contains(t, string(output), "file too large; ")
+	written, err := os.ReadFile(results)
+	require.NoError(t, err)
 	assert.Less(t, len(fake.Requests()), 200)
+	assert.LessOrEqual(t, len(fake.Requests()), strings.Count(string(written), `"started":true`), "each was announced")
 	got := command("", "pipe", "--results", results, "--resume", messages) // now there is room
 	assert.Equal(t, 1, got.status)
 	assert.Contains(t, got.err, "skipped from earlier runs")
