@@ -42,7 +42,7 @@ are those that may have been published, unless --resend-unknown is given. Lines
 that were refused may have been repaired; no other line may have changed.
 
 Ctrl-C or SIGTERM stops the reading, writes what waits as not sent, and ends the
-program within the time of --grace, of which nine tenths are for what is in
+program within the time of --grace, most of which is for what is in
 flight; a second one cancels that too.`,
 		Example: `  twiliosync pipe --results results.ndjson messages.ndjson
   twiliosync pipe --results results.ndjson --resume messages.ndjson
