@@ -67,8 +67,9 @@ func TestFaults(t *testing.T) {
 				var matched atomic.Bool
 				tt.script(srv.Next(1).Matching(func(twiliosynctest.Request) bool {
 					if tt.waits && !tt.handled {
-						giveUp() // after which the second message may be matched before the first has used the fault up
-						return !matched.Swap(true)
+						first := !matched.Swap(true) // before the second message can come
+						giveUp()
+						return first
 					}
 					return true
 				}))
