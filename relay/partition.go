@@ -270,7 +270,7 @@ func (p *partition) forget(l *lane, it *item) {
 
 // tend keeps what is held alive at the server.
 func (p *partition) tend() {
-	ticker := time.NewTicker(ackWait / 4)
+	ticker := time.NewTicker(ackWait / 3)
 	defer ticker.Stop()
 	for {
 		select {
@@ -291,7 +291,7 @@ func (p *partition) tend() {
 }
 
 // keeps tells whether what is held is still this worker's, and notes when it
-// was. It is asked each quarter of ackWait.
+// was. It is asked each third of ackWait.
 func (p *partition) keeps() bool {
 	_, ok := p.mayStart()
 	if p.leaving.Load() { // without a beat, its own time tells
