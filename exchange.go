@@ -134,7 +134,7 @@ type reply struct {
 
 // exchange sends one request and reads its answer to the end, within ctx and
 // the time of an attempt. What is in added is sent where nobody else sets it.
-// After notAfter, if that is not zero, no request leaves our own transport.
+// After notAfter, if that is not zero, our own transport completes no request.
 func (x *exchanger) exchange(ctx context.Context, op *operation, timeout time.Duration, notAfter time.Time, added http.Header) reply {
 	if x.timeout > 0 && (timeout == 0 || x.timeout < timeout) {
 		timeout = x.timeout

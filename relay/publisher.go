@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -118,6 +119,9 @@ func (p *Publisher) check(ctx context.Context, m Message) (string, error) {
 	ctx = context.WithValue(ctx, dataKey{}, &text)
 	if _, _, err := p.checker.StreamMessages.Create(ctx, m.ServiceSID, m.StreamSID, m.Data); !errors.Is(err, errChecked) {
 		return "", err
+	}
+	if !json.Valid([]byte(text)) {
+		return "", errors.New("relay: the data did not come back from its check")
 	}
 	return text, nil
 }

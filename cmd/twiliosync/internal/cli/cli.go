@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,8 +27,7 @@ type Streams struct {
 }
 
 // Signals begins to listen to the signals that end a command in order. Before,
-// they end the process, and so does a third one. Without a reader of its output
-// a command ends in order too: it is told by the write.
+// they end the process, and so does a third one.
 func Signals() <-chan os.Signal {
 	caught, signals := make(chan os.Signal, 2), make(chan os.Signal, 2)
 	signal.Notify(caught, os.Interrupt, syscall.SIGTERM)
@@ -42,7 +42,8 @@ func Signals() <-chan os.Signal {
 // Run runs the command line and returns the exit status: 0 done, 1 something
 // was not done, 2 wrong usage. The first signal ends the command in order; the
 // second ends at once those that take their time for that. A command calls
-// listen when it has something to end.
+// listen when it has something to end. Where nobody reads what it prints, it
+// ends in order too: a write tells it, and no signal.
 func Run(args []string, std Streams, listen func() <-chan os.Signal) int {
 	signal.Ignore(syscall.SIGPIPE)
 	a := &app{Streams: std, listen: listen}
@@ -129,6 +130,12 @@ is 0 if all was done, 1 if something was not, and 2 for wrong usage.`,
 		a.relayCommand(),
 		a.versionCommand(),
 	)
+	makeStrict(root)
+	return root
+}
+
+// makeStrict makes cobra's own commands refuse what they don't take.
+func makeStrict(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
 	root.InitDefaultHelpCmd()
 	for _, c := range root.Commands() {
@@ -149,7 +156,6 @@ is 0 if all was done, 1 if something was not, and 2 for wrong usage.`,
 			}
 		}
 	}
-	return root
 }
 
 // takes says how many arguments a command takes.
@@ -222,3 +228,18 @@ func endWithin(grace time.Duration) (stop func() bool) {
 }
 
 func (a *app) json() bool { return a.output == "json" }
+
+// failureOf is what is printed of an error as JSON.
+func failureOf(e *twiliosync.Error) map[string]any {
+	return map[string]any{
+		"outcome": e.Outcome, "error": e.Error(), "retryable": twiliosync.Retryable(e),
+		"status": e.StatusCode, "code": e.Code, "request_id": e.RequestID, "attempts": e.Attempts,
+	}
+}
+
+// printJSON prints one line of JSON.
+func (a *app) printJSON(value any) error {
+	encoder := json.NewEncoder(a.Out)
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(value)
+}

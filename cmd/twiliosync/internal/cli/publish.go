@@ -79,18 +79,3 @@ func (a *app) dataOf(args []string) (string, error) {
 	}
 	return strings.TrimSpace(strings.TrimPrefix(string(text), "\ufeff")), nil
 }
-
-// failureOf is what is printed of an error as JSON.
-func failureOf(e *twiliosync.Error) map[string]any {
-	return map[string]any{
-		"outcome": e.Outcome, "error": e.Error(), "retryable": twiliosync.Retryable(e),
-		"status": e.StatusCode, "code": e.Code, "request_id": e.RequestID, "attempts": e.Attempts,
-	}
-}
-
-// printJSON prints one line of JSON.
-func (a *app) printJSON(value any) error {
-	encoder := json.NewEncoder(a.Out)
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(value)
-}
